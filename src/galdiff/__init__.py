@@ -1,0 +1,1 @@
+"""Conditional latent diffusion for survey astronomy."""

@@ -1,0 +1,63 @@
+"""Errors that a user can understand and mend.
+
+Everything that a user can get wrong raises a `GaldiffError`: it says where (file, row or line), what, and what to do.
+The command line prints it without a traceback and exits with status 2.
+"""
+
+__all__ = [
+    "CatalogFileError",
+    "CheckpointError",
+    "DataError",
+    "GaldiffError",
+    "ResourceError",
+    "StaleRunError",
+    "StoreError",
+]
+
+
+class GaldiffError(Exception):
+    """A problem with a place and a remedy.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong, one sentence without the final stop.
+    where : str or path-like, optional
+        The file, ``file:line:column`` or ``file, row 12``.
+    remedy : str, optional
+        What the user can do about it, one sentence.
+    """
+
+    def __init__(self, message: str, *, where: object = None, remedy: str | None = None) -> None:
+        self.message = message
+        self.where = None if where is None else str(where)
+        self.remedy = remedy
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        text = self.message if self.where is None else f"{self.where}: {self.message}"
+        return text if self.remedy is None else f"{text}. {self.remedy}"
+
+
+class CatalogFileError(GaldiffError):
+    """The catalog file (YAML) or an override is wrong; the message lists every problem."""
+
+
+class DataError(GaldiffError):
+    """A table, an image or an array is not what its loader expects."""
+
+
+class StoreError(GaldiffError):
+    """A Zarr store is incomplete, damaged or of another model."""
+
+
+class CheckpointError(GaldiffError):
+    """A checkpoint or saved model cannot be read or does not fit."""
+
+
+class ResourceError(GaldiffError):
+    """The disk is full, a folder cannot be written, or a device is missing."""
+
+
+class StaleRunError(GaldiffError):
+    """A run directory holds a finished stage that was made from other inputs."""

@@ -1,0 +1,1 @@
+"""Conditions and question trees, as data."""

@@ -1,0 +1,331 @@
+r"""Conditions: what a catalog knows about an object, with masks.
+
+A *schema* is an ordered set of fields; a *batch* (`Conditions`) has one value tensor and one mask tensor a field.
+A mask is True where the value is known; missing is normal, and all masked is the unconditional model of
+classifier-free guidance. Votes enter as the Dirichlet posterior of the volunteers' answers,
+
+.. math:: \alpha_{qa} = \alpha_0 + n_{qa},
+
+so that 5 votes and 50 votes are not the same statement.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from galdiff.errors import GaldiffError
+from galdiff.randomness import uniform
+from galdiff.schema.trees import QuestionTree
+
+__all__ = ["Class", "ConditionSchema", "Conditions", "Field", "Scalar", "Votes", "random_subset"]
+
+
+@dataclass(frozen=True)
+class Class:
+    """One of several names, such as a morphology or a substructure class.
+
+    Parameters
+    ----------
+    name : str
+        Name of the field.
+    classes : tuple of str
+        The names; the value is the index.
+    mirror : tuple of pairs of str
+        Classes that are each other's mirror image: a reflection of the image swaps them, a rotation does not.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    mirror: tuple[tuple[str, str], ...] = ()
+    kind: str = field(default="class", init=False)
+
+    def __post_init__(self) -> None:
+        for name in (name for pair in self.mirror for name in pair):
+            _lookup(name, self.classes, f"mirror of condition '{self.name}'")
+
+    def mirrored(self) -> Tensor:
+        """Return the index of every class's mirror image, int64 ``(classes,)``."""
+        order = torch.arange(len(self.classes))
+        for a, b in self.mirror:
+            i, j = self.classes.index(a), self.classes.index(b)
+            order[i], order[j] = j, i
+        return order
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A number with a unit, such as a redshift or an axion mass; standardised as ``(value - mean) / std``."""
+
+    name: str
+    unit: str = ""
+    mean: float = 0.0
+    std: float = 1.0
+    kind: str = field(default="scalar", init=False)
+
+
+@dataclass(frozen=True)
+class Votes:
+    r"""The volunteers' answers to a question tree.
+
+    Parameters
+    ----------
+    name : str
+        Name of the field.
+    tree : QuestionTree
+        Questions, answers and who leads to whom.
+    prior : float
+        Dirichlet prior :math:`\alpha_0` of every answer.
+    typical_votes : float
+        How many votes an asked-for fraction stands for (`ConditionSchema.ask`).
+    """
+
+    name: str
+    tree: QuestionTree
+    prior: float = 1.0
+    typical_votes: float = 40.0
+    kind: str = field(default="votes", init=False)
+
+
+Field = Class | Scalar | Votes
+
+
+@dataclass
+class Conditions:
+    """A batch of conditions.
+
+    Attributes
+    ----------
+    values : dict of Tensor
+        Class: int64 ``(n,)``; Scalar: float32 ``(n,)``; Votes: votes per answer, float32 ``(n, answers)``.
+    masks : dict of Tensor
+        bool, True where known. Class and Scalar: ``(n,)``; Votes: ``(n, questions)``.
+    """
+
+    values: dict[str, Tensor]
+    masks: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.values.values()))) if self.values else 0
+
+    def __getitem__(self, rows: Any) -> Conditions:
+        return self._map(lambda x: x[rows])
+
+    def _map(self, f: Any) -> Conditions:
+        return Conditions({k: f(v) for k, v in self.values.items()}, {k: f(v) for k, v in self.masks.items()})
+
+    def to(self, device: torch.device | str) -> Conditions:
+        """Move every tensor to a device."""
+        return self._map(lambda x: x.to(device))
+
+    def null(self) -> Conditions:
+        """Return the same batch with nothing known: the condition of the unconditional model."""
+        return Conditions(self.values, {k: torch.zeros_like(v) for k, v in self.masks.items()})
+
+    def cat(self, *others: Conditions) -> Conditions:
+        """Concatenate along the sample axis."""
+        batches = (self, *others)
+        return Conditions(
+            {k: torch.cat([b.values[k] for b in batches]) for k in self.values},
+            {k: torch.cat([b.masks[k] for b in batches]) for k in self.masks},
+        )
+
+    def repeat(self, n: int) -> Conditions:
+        """Repeat every row ``n`` times, row by row."""
+        return self._map(lambda x: x.repeat_interleave(n, dim=0))
+
+
+class ConditionSchema:
+    """An ordered set of condition fields.
+
+    Parameters
+    ----------
+    fields : iterable of Class, Scalar or Votes
+        Names must differ; no field at all is an unconditional model.
+    """
+
+    def __init__(self, fields: Iterable[Field] = ()) -> None:
+        self.fields: tuple[Field, ...] = tuple(fields)
+        self.by_name: dict[str, Field] = {f.name: f for f in self.fields}
+        if len(self.by_name) != len(self.fields):
+            raise GaldiffError("two condition fields have the same name", remedy="Name them apart")
+
+    def __repr__(self) -> str:
+        return f"ConditionSchema({list(self.fields)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ConditionSchema) and self.fields == other.fields
+
+    def empty(self, n: int) -> Conditions:
+        """Return ``n`` rows with nothing known."""
+        values, masks = {}, {}
+        for f in self.fields:
+            if isinstance(f, Votes):
+                values[f.name] = torch.zeros(n, len(f.tree.answers))
+                masks[f.name] = torch.zeros(n, len(f.tree.questions), dtype=torch.bool)
+            else:
+                values[f.name] = torch.zeros(n, dtype=torch.int64 if isinstance(f, Class) else torch.float32)
+                masks[f.name] = torch.zeros(n, dtype=torch.bool)
+        return Conditions(values, masks)
+
+    def ask(self, n: int, asked: Mapping[str, Any] | None = None, **more: Any) -> Conditions:
+        """Build ``n`` rows from what a user asks for; what is not named is masked.
+
+        Parameters
+        ----------
+        n : int
+            Number of rows.
+        asked, **more : mapping
+            ``name=value``: a class name (or index), a number, or for votes a mapping from answers to fractions
+            (``votes={"spiral": 0.9}`` fixes that answer, shares the rest of its question evenly among the answers
+            not named, and masks the other questions). A sequence of ``n`` values asks row by row.
+
+        Raises
+        ------
+        GaldiffError
+            For an unknown field, class or answer, a fraction outside [0, 1], or fractions of one question above 1.
+        """
+        conditions = self.empty(n)
+        for name, value in {**(asked or {}), **more}.items():
+            f = self.by_name[_lookup(name, tuple(self.by_name), "the conditions of this model")]
+            rows = list(value) if _is_rows(value, n) else [value] * n
+            for i, row in enumerate(rows):
+                _ask_row(f, row, conditions.values[name], conditions.masks[name], i)
+        return conditions
+
+    def mirror(self, conditions: Conditions, rows: Tensor) -> Conditions:
+        """Return the conditions after the images of ``rows`` (bool ``(n,)``) were reflected: mirror classes swap."""
+        values = dict(conditions.values)
+        for f in self.fields:
+            if isinstance(f, Class) and f.mirror:
+                value = values[f.name]
+                values[f.name] = torch.where(rows, f.mirrored().to(value.device)[value], value)
+        return Conditions(values, conditions.masks)
+
+    def distance(self, conditions: Conditions, asked: Conditions) -> Tensor:
+        """How far every row is from one asked row, float32 ``(n,)``; infinite where a class differs or is unknown.
+
+        Votes count the mean absolute difference of the fractions over the asked questions, scalars the difference in
+        standard deviations.
+        """
+        total = torch.zeros(len(conditions))
+        infinite = torch.tensor(torch.inf)
+        for f in self.fields:
+            value, mask = conditions.values[f.name], conditions.masks[f.name]
+            goal, known = asked.values[f.name], asked.masks[f.name]
+            if isinstance(f, Votes):
+                for q in known[0].nonzero().flatten().tolist():
+                    a = f.tree.answer_slice(q)
+                    fractions = [x[:, a] / x[:, a].sum(1, keepdim=True).clamp_min(1e-9) for x in (value, goal)]
+                    gap = (fractions[0] - fractions[1]).abs().mean(1)
+                    total = total + torch.where(mask[:, q], gap, infinite)
+            elif known[0]:
+                gap = (value != goal).float() * infinite if isinstance(f, Class) else (value - goal).abs() / f.std
+                total = total + torch.where(mask, torch.nan_to_num(gap, nan=0.0, posinf=torch.inf), infinite)
+        return total
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Return a JSON description; `from_dict` is its inverse."""
+        rows: list[dict[str, Any]] = []
+        for f in self.fields:
+            row: dict[str, Any] = {"kind": f.kind, "name": f.name}
+            if isinstance(f, Class):
+                row |= {"classes": list(f.classes), "mirror": [list(pair) for pair in f.mirror]}
+            elif isinstance(f, Scalar):
+                row |= {"unit": f.unit, "mean": f.mean, "std": f.std}
+            else:
+                row |= {"tree": f.tree.to_dict(), "prior": f.prior, "typical_votes": f.typical_votes}
+            rows.append(row)
+        return rows
+
+    @classmethod
+    def from_dict(cls, rows: Sequence[Mapping[str, Any]]) -> ConditionSchema:
+        """Build a schema from `to_dict`'s description."""
+        fields: list[Field] = []
+        for row in rows:
+            if row["kind"] == "class":
+                mirror = tuple((str(a), str(b)) for a, b in row["mirror"])
+                fields.append(Class(row["name"], tuple(row["classes"]), mirror))
+            elif row["kind"] == "scalar":
+                fields.append(Scalar(row["name"], row["unit"], row["mean"], row["std"]))
+            elif row["kind"] == "votes":
+                tree = QuestionTree.from_dict(row["tree"])
+                fields.append(Votes(row["name"], tree, row["prior"], row["typical_votes"]))
+            else:
+                raise GaldiffError(f"unknown kind of condition '{row['kind']}'")
+        return cls(fields)
+
+
+def random_subset(conditions: Conditions, *, seed: int, index: Tensor, null: float = 0.1) -> Conditions:
+    """Hide a random part of what is known, for training.
+
+    Every row draws a rate u in (0, 1) and keeps each field (each question of votes) with probability u, so that all
+    subset sizes are seen equally often; with probability ``null`` it keeps nothing.
+
+    Parameters
+    ----------
+    conditions : Conditions
+        A batch of n rows.
+    seed : int
+        Seed of the run.
+    index : Tensor
+        Global sample positions, int64 ``(n,)``.
+    null : float
+        Share of rows that become unconditional.
+    """
+    widths = [1 if m.ndim == 1 else m.shape[1] for m in conditions.masks.values()]
+    # A model with a single thing to condition on is always given it, but for the null share.
+    single = sum(widths) == 1
+    u = uniform(seed, "condition-drop", index, (2 + sum(widths),), device=index.device)
+    keep_rate = torch.where(u[:, :1] < null, 0.0, 1.0 if single else u[:, 1:2])
+    kept = u[:, 2:] < keep_rate
+    masks, start = {}, 0
+    for (name, mask), width in zip(conditions.masks.items(), widths, strict=True):
+        part = kept[:, start : start + width]
+        masks[name] = mask & (part[:, 0] if mask.ndim == 1 else part)
+        start += width
+    return Conditions(conditions.values, masks)
+
+
+def _lookup(name: str, known: Sequence[str], place: str) -> str:
+    if name in known:
+        return name
+    close = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(known) or 'none'}"
+    raise GaldiffError(f"'{name}' is not among {place}", remedy=hint)
+
+
+def _is_rows(value: Any, n: int) -> bool:
+    return isinstance(value, Sequence | Tensor) and not isinstance(value, str) and len(value) == n
+
+
+def _ask_row(f: Field, value: Any, values: Tensor, mask: Tensor, i: int) -> None:
+    if isinstance(f, Class):
+        if isinstance(value, str):
+            value = f.classes.index(_lookup(value, f.classes, f"the classes of '{f.name}'"))
+        if not 0 <= int(value) < len(f.classes):
+            raise GaldiffError(f"class {value} of '{f.name}' is out of range", remedy=f"0 to {len(f.classes) - 1}")
+        values[i], mask[i] = int(value), True
+    elif isinstance(f, Scalar):
+        values[i], mask[i] = float(value), True
+    else:
+        asked: dict[int, dict[int, float]] = {}
+        for answer, fraction in dict(value).items():
+            q, a = f.tree.find(answer)
+            if not 0.0 <= float(fraction) <= 1.0:
+                raise GaldiffError(f"vote fraction {answer}={fraction} is outside [0, 1]")
+            asked.setdefault(q, {})[a] = float(fraction)
+        for q, fractions in asked.items():
+            answers = range(*f.tree.answer_slice(q).indices(len(f.tree.answers)))
+            total, others = sum(fractions.values()), [a for a in answers if a not in fractions]
+            if total > 1 + 1e-6 or (not others and total <= 0):
+                raise GaldiffError(f"the fractions asked of question '{f.tree.questions[q].name}' sum to {total:g}")
+            for a in answers:
+                share = fractions[a] if a in fractions else max(0.0, 1 - total) / len(others)
+                values[i, a] = f.typical_votes * (share if others else share / total)
+            mask[i, q] = True
