@@ -1,0 +1,1 @@
+"""Simulated galaxies and lenses, in the real files' formats."""
