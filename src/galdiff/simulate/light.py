@@ -33,7 +33,7 @@ OVERSAMPLING = 2
 
 ARM_SHARPNESS = 2.2
 ARM_BLUENESS = 0.16
-CORE = 0.25  # [pixel] softening of the cusps, which the PSF hides
+CORE = 0.1  # [pixel] softening of the cusps; costs 1 % of the flux at index 4 and bounds the sampling error to that
 
 Map = NDArray[np.floating[Any]]
 
@@ -90,14 +90,15 @@ def surface_brightness(galaxy: Galaxy, size: int, neighbors: Sequence[Neighbor] 
             parts.append((galaxy.bar_fraction, 0.8 * galaxy.color, _bar(x, y, galaxy)))
     scene = np.zeros((3, *bulge.shape), dtype=np.float32)
     for share, color, part in parts:
-        scene += (galaxy.flux * share * band_weights(color))[:, None, None].astype(np.float32) * part
+        scene += (galaxy.flux * share * band_weights(color))[:, None, None] * part
     for n in neighbors:
-        variance = np.float32(n.width**2 + 0.5**2)
-        blob = np.exp(-((right - np.float32(n.x)) ** 2) / (2 * variance)) * np.exp(
-            -((up - np.float32(n.y)) ** 2) / (2 * variance)
-        )
-        scene += (n.flux / (2 * np.pi * variance) * band_weights(n.color))[:, None, None].astype(np.float32) * blob
+        blob = _gaussian(right - np.float32(n.x), n.width) * _gaussian(up - np.float32(n.y), n.width)
+        scene += (n.flux * band_weights(n.color))[:, None, None] * blob
     return scene
+
+
+def _gaussian(x: Map, width: float) -> Map:
+    return np.float32(1 / (np.sqrt(2 * np.pi) * width)) * np.exp(-((x / np.float32(width)) ** 2) / 2)
 
 
 def _sersic(x: Map, y: Map, axis_ratio: float, index: float, r_half: float) -> Map:

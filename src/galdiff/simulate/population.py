@@ -96,7 +96,7 @@ class Neighbor:
     flux: float
     color: float
     width: float
-    """Gaussian width before the PSF; 0 for a star."""
+    """Gaussian width before the PSF; that of a star is half a pixel of the reference stamp, which sampling needs."""
 
 
 def draw_population(index: NDArray[np.int64], *, seed: int, size: int = REFERENCE_SIZE) -> pd.DataFrame:
@@ -142,7 +142,7 @@ def draw_population(index: NDArray[np.int64], *, seed: int, size: int = REFERENC
     axis_ratio = np.where(elliptical, np.where(cigar, flat(0.3, 0.5), flat(0.6, 1.0)), 0.0)
     axis_ratio = np.where(disk, np.sqrt(cos_i**2 + flattening**2 * (1 - cos_i**2)), axis_ratio)
     scale_length = np.where(edge_on, lognormal(4.7, 0.22), lognormal(np.where(has_spiral | has_bar, 4.8, 4.1), 0.2))
-    r_half = np.where(elliptical, lognormal(6.0, 0.28) / np.sqrt(np.maximum(axis_ratio, 0.1)), 1.6783 * scale_length)
+    r_half = np.where(elliptical, lognormal(6.5, 0.28) / np.sqrt(np.maximum(axis_ratio, 0.1)), 1.6783 * scale_length)
 
     # Parts of the disk. Arms of a barred galaxy with two arms begin at the ends of the bar.
     log_bulge = np.log(np.where(has_spiral | has_bar, 0.08, 0.16))
@@ -159,7 +159,7 @@ def draw_population(index: NDArray[np.int64], *, seed: int, size: int = REFERENC
 
     # Light. The observed flux of an inclined disk falls with its axis ratio, as dust has it.
     brightness = np.where(
-        elliptical, lognormal(0.8, 0.35), lognormal(1.2, 0.3) * np.select([edge_on, has_bar], [1.4, 1.3], 1.0)
+        elliptical, lognormal(0.65, 0.35), lognormal(1.2, 0.3) * np.select([edge_on, has_bar], [1.4, 1.3], 1.0)
     )
     light = 2 * np.pi * brightness * np.where(elliptical, r_half**2 * axis_ratio, scale_length**2 * axis_ratio**0.6)
     flux = light / np.where(disk, np.maximum(1 - bulge_fraction - bar_fraction, 0.3), 1.0)
@@ -214,6 +214,6 @@ def draw_neighbors(index: NDArray[np.int64], *, seed: int, size: int = REFERENCE
         radius * np.sin(angle),
         1.2 * np.exp(1.8 * u[..., 2]) * scale**2,
         np.where(u[..., 3] < 0.75, 0.5, -0.3) * u[..., 3] + 0.1,
-        np.where(u[..., 4] < 0.5, 0.0, 0.5 + u[..., 5]) * scale,
+        np.where(u[..., 4] < 0.5, 0.5, 0.5 + u[..., 5]) * scale,
     )
     return [[Neighbor(*map(float, one)) for one in row] for row in np.stack(columns, -1)]
