@@ -1,1 +1,47 @@
-"""Conditional latent diffusion for survey astronomy."""
+"""Conditional latent diffusion for survey astronomy.
+
+The public face is lazy: ``import galdiff`` imports no torch, and a name is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from galdiff.config import train
+    from galdiff.data import DeepLenseDataset, GZ2Dataset, ImageFolderDataset
+    from galdiff.latent_diffusion import LatentDiffusion
+    from galdiff.latents import LatentStore
+
+__all__ = [
+    "DeepLenseDataset",
+    "GZ2Dataset",
+    "ImageFolderDataset",
+    "LatentDiffusion",
+    "LatentStore",
+    "__version__",
+    "train",
+]
+
+__version__ = _version("galdiff")
+
+_HOME = {
+    "DeepLenseDataset": "galdiff.data",
+    "GZ2Dataset": "galdiff.data",
+    "ImageFolderDataset": "galdiff.data",
+    "LatentDiffusion": "galdiff.latent_diffusion",
+    "LatentStore": "galdiff.latents",
+    "train": "galdiff.config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'galdiff' has no attribute '{name}'")
+    return globals().setdefault(name, getattr(importlib.import_module(_HOME[name]), name))
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,184 @@
+"""The commands ``galdiff`` and ``galdiff-train``.
+
+Heavy imports happen after parsing, so that ``--help`` answers at once. A mistake of the user's is printed without a
+traceback and ends with status 2; an interrupted run ends with 130 and goes on when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from galdiff import __version__
+from galdiff.errors import GaldiffError
+
+__all__ = ["app", "main", "main_train", "train_app"]
+
+_OPTIONS: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode": None}
+
+app = typer.Typer(help="Conditional latent diffusion for survey astronomy.", no_args_is_help=True, **_OPTIONS)
+train_app = typer.Typer(**_OPTIONS)
+
+Catalog = Annotated[str, typer.Argument(metavar="CATALOG", help="A catalog file, or a packaged one: quickstart.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a value, as if in the file.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run folder.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def _plainly(command: Callable[..., None]) -> Callable[..., None]:
+    """Report errors that a user can mend without a traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, debug: bool = False, **kwargs: Any) -> None:
+        try:
+            command(*args, debug=debug, **kwargs)
+        except KeyboardInterrupt:
+            typer.echo("interrupted; the same command goes on from the last checkpoint", err=True)
+            raise typer.Exit(130) from None
+        except GaldiffError as error:
+            if debug:
+                raise
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from None
+
+    return wrapped
+
+
+@app.command("train")
+@train_app.command()
+@_plainly
+def train(
+    catalog: Catalog,
+    overrides: Set = None,
+    stages: Annotated[str | None, typer.Option(metavar="A,B", help="Do only these stages.")] = None,
+    redo: Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Archive a stage and do it again.")] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Train by wall time: autoencoder and denoiser get half each, or AE,DENOISER seconds.",
+        ),
+    ] = None,
+    device: Device = None,
+    out: Out = Path("runs"),
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Train what a catalog file describes; a run that was stopped goes on where it was."""
+    from galdiff.config import run
+
+    folder = run(
+        catalog,
+        overrides=overrides or (),
+        stages=None if stages is None else [s.strip() for s in stages.split(",")],
+        redo=redo or (),
+        budget=_parse_budget(budget),
+        device=device,
+        out=out,
+        quiet=quiet,
+    )
+    if not quiet:
+        typer.echo(f"run folder: {folder}")
+        if (folder / "report.html").is_file():
+            typer.echo(f"report:     {folder / 'report.html'}")
+        typer.echo(f"next:       galdiff sample {folder} -n 64 -o samples.png")
+
+
+@app.command("check")
+@_plainly
+def check_(catalog: Catalog, overrides: Set = None, out: Out = Path("runs"), debug: Debug = False) -> None:
+    """Find what is wrong with a run before it starts, and say what it takes."""
+    from galdiff.config import load
+
+    spec = load(catalog, overrides or ())
+    from galdiff.config.check import check
+
+    findings = check(spec, out.expanduser().absolute() / spec.name)
+    for fact in findings.facts:
+        typer.echo(fact)
+    if findings.cost is not None:
+        typer.echo(str(findings.cost))
+    findings.raise_problems()
+    typer.echo("no problems found")
+
+
+@app.command("sample")
+@_plainly
+def sample(
+    run: Run,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="A .zarr, .npy or .png file.")],
+    n: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 16,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(metavar="K=V", help="What to ask for, such as class=merger or votes.spiral=0.9."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the sampler.")] = None,
+    guidance: Annotated[float | None, typer.Option(min=0.0, help="Guidance weight; 1 is none.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first sample.")] = 0,
+    device: Device = None,
+    debug: Debug = False,
+) -> None:
+    """Draw samples from a trained run."""
+    from galdiff.config.samples import parse_conditions, save_samples, suffix_of
+
+    suffix_of(output)
+    conditions = parse_conditions(condition or ())
+    from galdiff import LatentDiffusion
+
+    model = LatentDiffusion.load(run, device=device or "auto")
+    images = model.sample(n, steps=steps, guidance=guidance, seed=seed, **conditions)
+    save_samples(images, output)
+    typer.echo(f"{n} samples: {output}")
+
+
+@app.command("evaluate")
+@_plainly
+def evaluate(run: Run, device: Device = None, debug: Debug = False) -> None:
+    """Judge a run's samples again; the figures it had are archived."""
+    from galdiff.config import again
+
+    typer.echo(again(run, "evaluation", redo=True, device=device) / "evaluation.json")
+
+
+@app.command("report")
+@_plainly
+def report(run: Run, debug: Debug = False) -> None:
+    """Write a run's report again."""
+    from galdiff.config import again
+
+    typer.echo(again(run, "report", redo=True) / "report.html")
+
+
+@app.callback(invoke_without_command=True)
+def _face(version: Annotated[bool, typer.Option("--version", help="Say the version.")] = False) -> None:
+    if version:
+        typer.echo(f"galdiff {__version__}")
+        raise typer.Exit()
+
+
+def _parse_budget(text: str | None) -> float | tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        parts = [float(part) for part in text.split(",")]
+    except ValueError:
+        parts = []
+    if len(parts) not in (1, 2) or not all(0 < part < float("inf") for part in parts):
+        raise GaldiffError("a budget is SECONDS, or SECONDS,SECONDS for autoencoder and denoiser", where="--budget")
+    return parts[0] if len(parts) == 1 else (parts[0], parts[1])
+
+
+def main() -> None:
+    """Run ``galdiff``."""
+    app()
+
+
+def main_train() -> None:
+    """Run ``galdiff-train``."""
+    train_app()

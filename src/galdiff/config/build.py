@@ -1,0 +1,210 @@
+"""From a `RunSpec` to built objects, and to the pipeline."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from galdiff.config.load import Overrides, dump, load
+from galdiff.config.spec import GZ2Spec, RunSpec
+from galdiff.errors import CatalogFileError
+
+if TYPE_CHECKING:
+    from galdiff.data import CutoutDataset
+
+__all__ = ["again", "build_dataset", "run", "train"]
+
+
+def build_dataset(spec: RunSpec, folder: Path) -> CutoutDataset:
+    """Build the dataset of a run; simulated galaxies are written into the run folder first.
+
+    Parameters
+    ----------
+    spec : RunSpec
+        The catalog file.
+    folder : Path
+        The run folder.
+
+    Raises
+    ------
+    DataError
+        Where the data are not what the catalog file says.
+    """
+    from galdiff import data
+
+    settings = spec.data.model_dump(exclude={"kind", "simulate"}, exclude_none=True)
+    if isinstance(spec.data, GZ2Spec) and spec.data.simulate is not None:
+        from galdiff.simulate import write_gz2
+
+        settings["root"] = folder / "simulated"
+        write_gz2(settings["root"], **spec.data.simulate.model_dump())
+    loaders = {"gz2": data.GZ2Dataset, "image_folder": data.ImageFolderDataset, "deeplense": data.DeepLenseDataset}
+    return loaders[spec.data.kind](settings.pop("root"), **settings)
+
+
+def run(
+    catalog: str | Path,
+    *,
+    overrides: Overrides = (),
+    stages: Sequence[str] | None = None,
+    redo: Sequence[str] = (),
+    budget: float | tuple[float, float] | None = None,
+    device: str | None = None,
+    out: str | Path = "runs",
+    quiet: bool = False,
+) -> Path:
+    """Train what a catalog file describes, from wherever an earlier call was stopped.
+
+    Parameters
+    ----------
+    catalog : path or str
+        A catalog file, or the name of a packaged one.
+    overrides : iterable of str, or mapping
+        ``"a.b=c"`` or ``{"a.b": value}``.
+    stages : sequence of str, optional
+        Do only these.
+    redo : sequence of str
+        Archive what these stages made, and do them again.
+    budget : float or pair of float, optional
+        Train for so many seconds of wall time instead of counts of images: autoencoder and denoiser each get half, or
+        their own of the pair.
+    device : str, optional
+        "auto", "cpu", "cuda" or "cuda:1", in place of the catalog file's.
+    out : path
+        Folder of the run folder.
+    quiet : bool
+        No progress.
+
+    Returns
+    -------
+    Path
+        The run folder.
+
+    Raises
+    ------
+    CatalogFileError, DataError, ResourceError, StaleRunError
+        Before anything is trained.
+    """
+    from galdiff import pipeline
+    from galdiff.config.check import check
+    from galdiff.progress import quiet as silence
+
+    spec = load(catalog, overrides, _budgets(budget), {} if device is None else {"device": device})
+    folder = Path(out).expanduser().absolute() / spec.name
+    earlier = pipeline.Run(folder).record("cutouts") if (folder / "stages").is_dir() else None
+    with silence() if quiet else nullcontext():
+        # Once the cutouts are cached the run no longer needs the data, and goes on without them.
+        cached = earlier is not None and "cutouts" not in redo
+        found = check(spec, folder, cached=cached, estimate=False)
+        found.raise_problems()
+        pipeline.run(
+            folder,
+            lambda: build_dataset(spec, folder) if found.dataset is None else found.dataset,
+            pipeline.Settings(
+                autoencoder=spec.autoencoder.settings(),
+                denoiser=spec.denoiser.settings(),
+                sampling=spec.sampling.model_dump(),
+                evaluation=spec.evaluation.model_dump(),
+                split=spec.split.model_dump(),
+                seed=spec.seed,
+                on_bad=spec.data.on_bad,
+                workers=spec.threads or os.cpu_count() or 1,
+            ),
+            data=_describe(spec, found.dataset, earlier),
+            device=spec.device,
+            threads=spec.threads,
+            stages=stages,
+            redo=redo,
+            budget=(spec.autoencoder.budget, spec.denoiser.budget),
+            catalog_text=dump(spec),
+        )
+    return folder
+
+
+def again(folder: str | Path, stage: str, *, redo: bool = False, device: str | None = None) -> Path:
+    """Do one stage of an existing run, from the catalog file that the run keeps.
+
+    Raises
+    ------
+    CatalogFileError
+        Where the folder is no run folder.
+    """
+    folder = Path(folder).expanduser().absolute()
+    catalog = folder / "catalog.yaml"
+    if not catalog.is_file():
+        raise CatalogFileError("is not a run folder: it holds no catalog.yaml", where=folder)
+    name = {"name": folder.name}
+    return run(catalog, overrides=name, stages=[stage], redo=[stage] if redo else [], device=device, out=folder.parent)
+
+
+def train(
+    catalog: str | Path,
+    *,
+    stages: Sequence[str] | None = None,
+    redo: Sequence[str] = (),
+    budget: float | tuple[float, float] | None = None,
+    device: str | None = None,
+    out: str | Path = "runs",
+    quiet: bool = False,
+    **overrides: Any,
+) -> Path:
+    """Train what a catalog file describes; the command ``galdiff-train`` as a function.
+
+    Parameters
+    ----------
+    catalog, stages, redo, budget, device, out, quiet
+        As in `galdiff.config.run`.
+    **overrides
+        Values in place of the catalog file's: ``seed=3``, ``denoiser__images=1000`` or ``denoiser={"images": 1000}``.
+
+    Returns
+    -------
+    Path
+        The run folder; `LatentDiffusion.load` reads it.
+
+    Examples
+    --------
+    >>> run = galdiff.train("quickstart", denoiser={"images": 1000})  # doctest: +SKIP
+    """
+    return run(
+        catalog,
+        overrides=flatten(overrides),
+        stages=stages,
+        redo=redo,
+        budget=budget,
+        device=device,
+        out=out,
+        quiet=quiet,
+    )
+
+
+def flatten(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn ``a__b=c`` and ``a={"b": c}`` into ``{"a.b": c}``; a mapping further down replaces what is there."""
+    flat: dict[str, Any] = {}
+    for name, value in overrides.items():
+        key = name.replace("__", ".")
+        if isinstance(value, Mapping) and "." not in key:
+            flat |= {f"{key}.{sub}": part for sub, part in value.items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def _budgets(budget: float | tuple[float, float] | None) -> dict[str, float]:
+    if budget is None:
+        return {}
+    parts = budget if isinstance(budget, tuple) else (budget / 2, budget / 2)
+    return {"autoencoder.budget": parts[0], "denoiser.budget": parts[1]}
+
+
+def _describe(spec: RunSpec, dataset: CutoutDataset | None, earlier: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Everything that determines the pixel values; where the data are gone, what it was when they were there."""
+    if spec.simulates:
+        return spec.data.model_dump(mode="json", exclude={"root"})
+    if dataset is not None:
+        return dataset.fingerprint()
+    assert earlier is not None  # or the check had found the data missing
+    return dict(earlier["inputs"]["data"])

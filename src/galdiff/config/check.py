@@ -1,0 +1,184 @@
+"""Everything that can be found wrong with a run before it starts."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from galdiff.config.build import build_dataset
+from galdiff.config.cost import Cost
+from galdiff.config.cost import estimate as estimate_cost
+from galdiff.config.spec import GZ2Spec, RunSpec
+from galdiff.data import split_by_hash
+from galdiff.errors import CatalogFileError, DataError, GaldiffError, ResourceError
+from galdiff.schema.conditions import ConditionSchema, Votes
+from galdiff.schema.trees import GZ2_TREE
+
+if TYPE_CHECKING:
+    from galdiff.data import CutoutDataset
+
+__all__ = ["Findings", "check"]
+
+_SHOWN = 20
+
+
+@dataclass
+class Findings:
+    """What a check found.
+
+    Attributes
+    ----------
+    problems : list of GaldiffError
+        What would stop the run.
+    facts : list of str
+        What it will work on, a line each.
+    dataset : CutoutDataset, optional
+        The data, where they are there.
+    cost : Cost, optional
+        What it will take; None where that was not asked for, or the data are not there to measure by.
+    """
+
+    problems: list[GaldiffError] = field(default_factory=list)
+    facts: list[str] = field(default_factory=list)
+    dataset: CutoutDataset | None = None
+    cost: Cost | None = None
+
+    def raise_problems(self) -> None:
+        """Raise a single problem as it is, and several as one error with a line each."""
+        if len(self.problems) == 1:
+            raise self.problems[0]
+        if self.problems:
+            raise DataError("\n".join([f"{len(self.problems)} problems", *(f"  {p}" for p in self.problems[:_SHOWN])]))
+
+
+def check(spec: RunSpec, folder: Path, *, cached: bool = False, estimate: bool = True) -> Findings:
+    """Look for everything that would stop a run, and estimate what it takes.
+
+    Parameters
+    ----------
+    spec : RunSpec
+        The catalog file.
+    folder : Path
+        The run folder; it need not exist.
+    cached : bool
+        The run has its cutouts, and may go on without the data.
+    estimate : bool
+        Time a training step of either network, a matter of seconds.
+    """
+    found = Findings()
+    device = _device(spec, found)
+    place = _writable(folder, found)
+    if spec.data.root is not None and not spec.data.root.is_dir() and cached:
+        return found
+    dataset = found.dataset = _dataset(spec, folder, found)
+    if dataset is None and (found.problems or not spec.simulates):
+        return found
+    if dataset is not None:
+        rows, bands, schema = len(dataset), len(dataset.bands), dataset.schema
+        bytes_per_value = 2 if dataset.storage_dtype == "float16" else 4
+        _splits(spec, dataset, found)
+    else:
+        rows, bands, bytes_per_value = _to_simulate(spec), 3, 2
+        schema = ConditionSchema([Votes("votes", GZ2_TREE)])
+        found.facts.append(f"images      {rows} galaxies to simulate, {spec.data.size} pixels, {bands} bands")
+    _asks(spec, schema, found)
+    if estimate and device is not None:
+        found.cost = estimate_cost(
+            spec, rows=rows, bands=bands, schema=schema, bytes_per_value=bytes_per_value, device=device
+        )
+        _room(found.cost, place, found)
+    return found
+
+
+def _device(spec: RunSpec, found: Findings) -> torch.device | None:
+    has_cuda = torch.cuda.is_available()
+    if spec.device == "auto":
+        return torch.device("cuda" if has_cuda else "cpu")
+    device = torch.device(spec.device)
+    if device.type == "cuda" and (not has_cuda or (device.index or 0) >= torch.cuda.device_count()):
+        remedy = "Use device: cpu, or auto"
+        found.problems.append(GaldiffError(f"there is no {spec.device} here", where="device", remedy=remedy))
+        return None
+    return device
+
+
+def _writable(folder: Path, found: Findings) -> Path:
+    """Try to write where the run folder will be; the nearest folder that exists is what counts."""
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        found.problems.append(ResourceError("is a file, not a folder", where=place, remedy="Choose another --out"))
+        return place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        message = f"the run folder cannot be written: {error.strerror}"
+        found.problems.append(ResourceError(message, where=place, remedy="Choose another --out"))
+    return place
+
+
+def _is_to_simulate(spec: RunSpec, folder: Path) -> bool:
+    return spec.simulates and not (folder / "simulated" / "simulation.json").is_file()
+
+
+def _to_simulate(spec: RunSpec) -> int:
+    simulate = spec.data.simulate if isinstance(spec.data, GZ2Spec) else None
+    return min(simulate.n, spec.data.limit or simulate.n) if simulate else 0
+
+
+def _dataset(spec: RunSpec, folder: Path, found: Findings) -> CutoutDataset | None:
+    if _is_to_simulate(spec, folder):
+        return None
+    root = spec.data.root
+    if root is not None and not root.is_dir():
+        remedy = "Set data.root in the catalog file, or give --set data.root=FOLDER"
+        found.problems.append(DataError("there is no such folder", where=root, remedy=remedy))
+        return None
+    try:
+        dataset = build_dataset(spec, folder)
+    except GaldiffError as error:
+        found.problems.append(error)
+        return None
+    problems = dataset.check()
+    if spec.data.on_bad == "fail":
+        found.problems += [DataError(problem) for problem in problems]
+    found.facts.append(f"images      {len(dataset)}, {spec.data.size} pixels, bands {', '.join(dataset.bands)}")
+    if problems:
+        found.facts.append(f"bad         {len(problems)} to {spec.data.on_bad}; the first: {problems[0]}")
+    return dataset
+
+
+def _splits(spec: RunSpec, dataset: CutoutDataset, found: Findings) -> None:
+    shares = spec.split.model_dump()
+    labels = split_by_hash(dataset.ids, **shares)
+    counts = {name: int((labels == name).sum()) for name in shares}
+    found.facts.append("split       " + ", ".join(f"{name} {n}" for name, n in counts.items()))
+    for name, n in counts.items():
+        if n == 0 and shares[name] > 0:
+            message = f"the {name} split of {len(dataset)} images is empty"
+            found.problems.append(DataError(message, where="split", remedy="Use more images, or change the shares"))
+
+
+def _asks(spec: RunSpec, schema: ConditionSchema, found: Findings) -> None:
+    for name, asked in (spec.sampling.asks or {}).items():
+        try:
+            schema.ask(1, asked)
+        except GaldiffError as error:
+            found.problems.append(CatalogFileError(str(error), where=f"sampling.asks.{name}"))
+        except (TypeError, ValueError) as error:
+            found.problems.append(CatalogFileError(f"means nothing: {error}", where=f"sampling.asks.{name}"))
+
+
+def _room(cost: Cost, place: Path, found: Findings) -> None:
+    free = shutil.disk_usage(place).free
+    found.facts.append(f"free disk   {free / 2**30:.1f} GiB at {place}")
+    if cost.disk > free:
+        message = f"the run needs {cost.disk / 2**30:.2f} GiB of disk and {free / 2**30:.2f} GiB are free"
+        found.problems.append(ResourceError(message, where=place, remedy="Free some, or choose another --out"))

@@ -1,0 +1,178 @@
+r"""What a run costs: bytes exactly, seconds roughly.
+
+Bytes follow from the shapes. Seconds are measured: one forward and backward pass of either network on this machine,
+times the number of images, plus what the other stages add. The machine may be busier or freer later, so the figure is
+good to a factor of about two.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from galdiff.autoencoder import Autoencoder
+from galdiff.config.spec import RunSpec
+from galdiff.nn import build_backbone
+from galdiff.schema.conditions import Class, ConditionSchema
+
+__all__ = ["Cost", "estimate"]
+
+# The interpreter with torch, NumPy, Zarr and pandas in it, before any data [byte].
+_BASE = 600 * 2**20
+# Weights, gradients, two moments and the EMA, float32.
+_COPIES_IN_MEMORY, _COPIES_ON_DISK = 5, 4
+_SECONDS_PER_DECODE = 4e-3
+_PROBE = 8
+
+
+@dataclass(frozen=True)
+class Cost:
+    """An estimate.
+
+    Attributes
+    ----------
+    disk, memory : int
+        Bytes: all stores and checkpoints; the largest stage.
+    seconds : dict of str to float
+        By stage, on the device of the run.
+    parameters : dict of str to int
+        Of the autoencoder and the denoiser.
+    """
+
+    disk: int
+    memory: int
+    seconds: dict[str, float]
+    parameters: dict[str, int]
+
+    def __str__(self) -> str:
+        total = sum(self.seconds.values())
+        stages = ", ".join(f"{stage} {_duration(s)}" for stage, s in self.seconds.items())
+        sizes = ", ".join(f"{name} {n / 1e6:.2f} M" for name, n in self.parameters.items())
+        return (
+            f"parameters  {sizes}\n"
+            f"disk        {_size(self.disk)}\n"
+            f"memory      roughly {_size(self.memory)}\n"
+            f"time        roughly {_duration(total)} ({stages})"
+        )
+
+
+def estimate(
+    spec: RunSpec, *, rows: int, bands: int, schema: ConditionSchema, bytes_per_value: int, device: torch.device
+) -> Cost:
+    """Estimate the disk, the memory and the time of a run.
+
+    Parameters
+    ----------
+    spec : RunSpec
+        The catalog file.
+    rows, bands : int
+        Images and their bands.
+    schema : ConditionSchema
+        The conditions.
+    bytes_per_value : int
+        Of a pixel value in the cutout cache: 2 or 4.
+    device : torch.device
+        Where it will run.
+    """
+    size, ae, de = spec.data.size, spec.autoencoder, spec.denoiser
+    side = size // ae.factor
+    autoencoder = Autoencoder(bands, **ae.settings()["model"]).to(device)
+    backbone = build_backbone({**de.settings()["backbone"], "channels": ae.channels}, schema).to(device)
+    x = torch.zeros(_PROBE, bands, size, size, device=device)
+    z = torch.zeros(_PROBE, ae.channels, side, side, device=device)
+    level, conditions = torch.zeros(_PROBE, device=device), schema.empty(_PROBE).to(device)
+
+    def encode_decode() -> Tensor:
+        return autoencoder.decode(autoencoder.encode(x).mean).mean.square().mean()
+
+    def denoise() -> Tensor:
+        return backbone(z, level, conditions).square().mean()
+
+    step = {"autoencoder": _step(encode_decode, autoencoder), "denoiser": _step(denoise, backbone)}
+    count = {"autoencoder": _parameters(autoencoder), "denoiser": _parameters(backbone)}
+
+    shown = 64 * 2 * len(spec.sampling.asks or _one_ask_a_class(schema))
+    samples = spec.sampling.n + shown
+    passes = spec.sampling.steps * (4 if spec.sampling.sampler == "heun" else 2)
+    # A backward pass costs two forward passes.
+    forward = {name: s.seconds / 3 for name, s in step.items()}
+    seconds = {
+        "cutouts": rows * _SECONDS_PER_DECODE,
+        "autoencoder": ae.budget or ae.images * step["autoencoder"].seconds,
+        "latents": rows * forward["autoencoder"] / 2,
+        "denoiser": de.budget or de.images * step["denoiser"].seconds,
+        "samples": samples * (passes * forward["denoiser"] + forward["autoencoder"] / 2),
+    }
+    pixels, latents = rows * bands * size**2, rows * ae.channels * side**2
+    memory = {
+        "autoencoder": pixels * bytes_per_value + step["autoencoder"].saved * ae.batch,
+        "denoiser": latents * 2 * 2 + step["denoiser"].saved * de.batch,
+    }
+    weights = {name: 4 * n for name, n in count.items()}
+    disk = (
+        pixels * bytes_per_value
+        + latents * 2 * 2
+        + samples * bands * size**2 * 4
+        + _COPIES_ON_DISK * sum(weights.values())
+    )
+    peak = max(memory[name] + _COPIES_IN_MEMORY * weights[name] for name in memory)
+    return Cost(disk, _BASE + peak, seconds, count)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Seconds and saved bytes of a forward and backward pass, for one image."""
+
+    seconds: float
+    saved: int
+
+
+def _step(loss: Callable[[], Tensor], module: nn.Module) -> _Step:
+    saved: dict[int, int] = {}
+
+    def note(x: Tensor) -> Tensor:
+        saved[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+        value = loss()
+    own = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    value.backward()
+    times = []
+    for _ in range(2):
+        _wait(value)
+        start = time.perf_counter()
+        value = loss()
+        value.backward()
+        _wait(value)
+        times.append(time.perf_counter() - start)
+    total = sum(n for pointer, n in saved.items() if pointer not in own)
+    return _Step(min(times) / _PROBE, total // _PROBE)
+
+
+def _wait(x: Tensor) -> None:
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _one_ask_a_class(schema: ConditionSchema) -> list[Any]:
+    return [name for f in schema.fields if isinstance(f, Class) for name in f.classes] or [None]
+
+
+def _size(n: int) -> str:
+    return f"{n / 2**20:.0f} MiB" if n < 2**30 else f"{n / 2**30:.1f} GiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,278 @@
+"""From a catalog file and overrides to a `RunSpec`, or to the list of everything that is wrong with them.
+
+An override ``a.b=c`` acts as if the file had been edited: its value is read as YAML, and what is wrong with it is
+reported like any other mistake, at the place ``--set a.b``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml as pyyaml
+from pydantic import ValidationError
+
+from galdiff.config.spec import RunSpec, Section, did_you_mean
+from galdiff.config.yaml import Document, Path_, Place, Problem, dotted, read_file, read_scalar, read_text
+from galdiff.errors import CatalogFileError
+
+__all__ = ["catalog_path", "dump", "load", "packaged_catalogs"]
+
+Overrides = Iterable[str] | Mapping[str, Any]
+
+
+def load(catalog: str | Path, *overrides: Overrides) -> RunSpec:
+    """Read and validate a catalog file.
+
+    Parameters
+    ----------
+    catalog : path or str
+        A YAML file, or the name of a packaged one such as ``quickstart``.
+    *overrides : iterable of str, or mapping
+        ``"a.b=c"`` with c in YAML, or ``{"a.b": value}``; the last one wins. Paths in the file resolve against the
+        file, in overrides against the working directory.
+
+    Returns
+    -------
+    RunSpec
+        With ``data.root`` absolute.
+
+    Raises
+    ------
+    CatalogFileError
+        With every problem, one a line, each as ``file:line:column: key: message``.
+    """
+    path = catalog_path(catalog)
+    document = read_file(path)
+    if not isinstance(document.value, dict):
+        raise CatalogFileError("a catalog file is a mapping of sections (name:, data:, …)", where=path)
+    for group in overrides:
+        for key, value, source in _parse_overrides(group):
+            _override(document, key, value, source)
+    _resolve_root(document, path.parent)
+    spec, mistakes = _validate(document)
+    known = {problem.place for problem in document.problems}
+    problems = sorted({*document.problems, *(p for p in mistakes if p.place not in known or p.place.line == 0)})
+    if problems or spec is None:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise CatalogFileError("\n".join([f"{count} in the catalog file", *(f"  {p}" for p in problems)]))
+    return spec
+
+
+def dump(spec: RunSpec) -> str:
+    """Return the complete catalog file of a spec, with every default written out; `load` reads it back."""
+    return pyyaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def packaged_catalogs() -> dict[str, Path]:
+    """Return the catalog files that come with galdiff, by name."""
+    # A wheel carries them inside the package; a checkout, editable or not, has them beside `src`.
+    package = Path(str(files("galdiff")))
+    folder = package / "catalogs" if (package / "catalogs").is_dir() else package.parents[1] / "catalogs"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def catalog_path(catalog: str | Path) -> Path:
+    """Return the path of a catalog file, or of a packaged one by its name.
+
+    Raises
+    ------
+    CatalogFileError
+        Where it is neither, with the nearest name.
+    """
+    path = Path(catalog).expanduser()
+    if path.is_file():
+        return path
+    packaged = packaged_catalogs()
+    if str(catalog) in packaged:
+        return packaged[str(catalog)]
+    hint = did_you_mean(catalog, list(packaged))
+    raise CatalogFileError(
+        f"there is no such catalog file{hint}", where=path, remedy=f"Packaged: {', '.join(packaged) or 'none'}"
+    )
+
+
+def _parse_overrides(overrides: Overrides) -> Iterator[tuple[Path_, Document, str]]:
+    if isinstance(overrides, Mapping):
+        for name, value in overrides.items():
+            yield _path(name), Document(value, places={(): Place(f"override {name}")}), f"override {name}"
+        return
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        source = f"--set {name}"
+        if not equals or not all(name.split(".")):
+            raise CatalogFileError("an override reads a.b=value", where=f"--set {text}")
+        yield _path(name), read_text(value, source=source, inline=True), source
+
+
+def _path(name: str) -> Path_:
+    keys = (read_scalar(part) for part in name.split("."))
+    return tuple(
+        key if isinstance(key, int) and not isinstance(key, bool) else part
+        for key, part in zip(keys, name.split("."), strict=True)
+    )
+
+
+def _override(document: Document, path: Path_, new: Document, source: str) -> None:
+    place, parent = Place(source), document.value
+    for depth, key in enumerate(path[:-1], start=1):
+        if parent.get(key) is None:
+            parent[key] = {}
+            document.keys[path[:depth]] = document.places[path[:depth]] = place
+        elif not isinstance(parent[key], dict):
+            document.problems.append(
+                Problem(place, dotted(path[:depth]), "is not a section, so nothing in it can be set")
+            )
+            return
+        parent = parent[key]
+    parent[path[-1]] = new.value
+    for table in (document.keys, document.places):
+        for old in [p for p in table if p[: len(path)] == path]:
+            del table[old]
+    document.problems = [p for p in document.problems if p.key != dotted(path)]
+    document.keys[path] = place
+    document.keys |= {path + sub: p for sub, p in new.keys.items()}
+    document.places |= {path + sub: p for sub, p in new.places.items()}
+    document.problems += [
+        Problem(p.place, dotted((*path, p.key)) if p.key else dotted(path), p.message) for p in new.problems
+    ]
+
+
+def _resolve_root(document: Document, folder: Path) -> None:
+    data = document.value.get("data")
+    if isinstance(data, dict) and isinstance(data.get("root"), str | Path):
+        from_file = document.places[("data", "root")].line > 0
+        base = folder.absolute() if from_file else Path.cwd()
+        # Not resolve(): a link to the data is the user's own name for them.
+        data["root"] = str(base / Path(data["root"]).expanduser())
+
+
+def _validate(document: Document) -> tuple[RunSpec | None, set[Problem]]:
+    """Validate; where a ``kind`` is misspelt, go on with the nearest one to find what else is wrong."""
+    problems: set[Problem] = set()
+    value = document.value
+    for _ in range(4):
+        try:
+            return RunSpec.model_validate(value), problems
+        except ValidationError as error:
+            rows = error.errors(include_url=False)
+        for row in rows:
+            problems |= set(_render(row, document, value))
+        guesses = [g for row in rows if row["type"] == "union_tag_invalid" for g in [_guess(row)] if g]
+        if not guesses:
+            break
+        for path, kind in guesses:
+            value = _with_kind(value, path, kind)
+    return None, problems
+
+
+def _guess(row: Any) -> tuple[Path_, str] | None:
+    tags = re.findall(r"'([^']*)'", row["ctx"]["expected_tags"])
+    hint = re.search(r"'(.*)'", did_you_mean(row["ctx"]["tag"], tags))
+    return (row["loc"], hint[1]) if hint else None
+
+
+def _with_kind(value: dict[Any, Any], path: Path_, kind: str) -> dict[Any, Any]:
+    """Copy a tree with one section's kind replaced."""
+    if not path:
+        return {**value, "kind": kind} if isinstance(value, dict) else {"kind": kind}
+    return {**value, path[0]: _with_kind(value[path[0]], path[1:], kind)}
+
+
+def _render(row: Any, document: Document, value: Any) -> Iterator[Problem]:
+    """Turn one pydantic error into problems with places."""
+    kind, context = row["type"], row.get("ctx", {})
+    path = _strip_tags(row["loc"], value, keep_last=kind in ("missing", "extra_forbidden"))
+    if kind == "section":
+        for inner, message in context["problems"]:
+            yield Problem(_place(document, path + inner), dotted(path + inner), message)
+    elif kind == "extra_forbidden":
+        hint = did_you_mean(path[-1], _known_keys(row["loc"]))
+        yield Problem(document.keys.get(path, _place(document, path)), dotted(path), f"there is no such key{hint}")
+    elif kind == "missing":
+        place = document.keys.get(path[:-1], _place(document, path[:-1]))
+        yield Problem(place, dotted(path), "is required")
+    elif kind == "union_tag_not_found":
+        kinds = " or ".join(get_args(m.model_fields["kind"].annotation)[0] for m in _models_at(row["loc"]))
+        yield Problem(document.keys.get(path, _place(document, path)), dotted((*path, "kind")), f"is required: {kinds}")
+    elif kind == "union_tag_invalid":
+        tags = re.findall(r"'([^']*)'", context["expected_tags"])
+        hint = did_you_mean(context["tag"], tags)
+        where = (*path, "kind")
+        message = f"should be {' or '.join(tags)}, not '{context['tag']}'{hint}"
+        yield Problem(_place(document, where), dotted(where), message)
+    else:
+        yield Problem(_place(document, path), dotted(path), _message(row))
+
+
+_PLAIN = {
+    "bool_type": "should be true or false",
+    "dict_type": "should be a mapping (key: value)",
+    "float_parsing": "should be a number",
+    "int_from_float": "should be a whole number",
+    "int_parsing": "should be a whole number",
+    "model_attributes_type": "should be a section (key: value)",
+    "model_type": "should be a section (key: value)",
+    "string_type": "should be text",
+    "tuple_type": "should be a list",
+}
+
+
+def _message(row: Any) -> str:
+    text = _PLAIN.get(row["type"]) or re.sub(r"^(Input|Value|String|List|Tuple) should", "should", row["msg"])
+    given = row["input"]
+    if isinstance(given, str | int | float | None) and ", not " not in text:
+        text += f", not {given!r}" if given is not None else ", not empty"
+    if row["type"] == "literal_error" and isinstance(given, str):
+        text += did_you_mean(given, re.findall(r"'([^']*)'", row["ctx"]["expected"]))
+    return text
+
+
+def _strip_tags(loc: Path_, value: Any, *, keep_last: bool) -> Path_:
+    """Leave out of pydantic's location what is no key of the file: the kinds of unions and the names of validators."""
+    path: Path_ = ()
+    for i, key in enumerate(loc):
+        if isinstance(value, dict) and key in value:
+            value, path = value[key], (*path, key)
+        elif isinstance(value, dict) and isinstance(key, str) and key.lstrip("-").isdigit() and int(key) in value:
+            value, path = value[int(key)], (*path, int(key))
+        elif isinstance(value, list) and isinstance(key, int) and key < len(value):
+            value, path = value[key], (*path, key)
+        elif keep_last and i == len(loc) - 1:
+            path = (*path, key)
+    return path
+
+
+def _place(document: Document, path: Path_) -> Place:
+    """Where a value stands; where it is not there, its nearest ancestor."""
+    while path and path not in document.places:
+        path = path[:-1]
+        if path in document.keys and path not in document.places:
+            break
+    return document.places.get(path) or document.keys.get(path) or document.places[()]
+
+
+def _known_keys(loc: Path_) -> list[str]:
+    return [name for model in _models_at(loc[:-1]) for name in model.model_fields]
+
+
+def _models_at(loc: Path_) -> list[type[Section]]:
+    """Sections that pydantic's location leads to."""
+    models: list[type[Section]] = [RunSpec]
+    for key in loc:
+        fields = [m.model_fields[str(key)].annotation for m in models if key in m.model_fields]
+        models = [m for f in fields for m in _sections(f)] or [m for m in models if _kind(m) == key] or models
+    return models
+
+
+def _sections(annotation: Any) -> list[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [m for part in get_args(annotation) for m in _sections(part)]
+
+
+def _kind(model: type[Section]) -> str | None:
+    return model.model_fields["kind"].default if "kind" in model.model_fields else None

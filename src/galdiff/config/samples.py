@@ -1,0 +1,85 @@
+"""Asking for samples on the command line, and writing them to files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from galdiff.config.yaml import read_text
+from galdiff.errors import GaldiffError, ResourceError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["parse_conditions", "save_samples", "suffix_of"]
+
+_SUFFIXES = (".zarr", ".npy", ".png")
+
+
+def parse_conditions(conditions: Iterable[str]) -> dict[str, Any]:
+    """Turn ``class=merger`` and ``votes.spiral=0.9`` into ``{"class": "merger", "votes": {"spiral": 0.9}}``.
+
+    Raises
+    ------
+    GaldiffError
+        For text that is no ``name=value``.
+    """
+    asked: dict[str, Any] = {}
+    for text in conditions:
+        name, equals, value = text.partition("=")
+        field, dot, answer = name.partition(".")
+        if not equals or not field or (dot and not answer):
+            raise GaldiffError("a condition reads name=value or name.answer=value", where=f"--condition {text}")
+        document = read_text(value, source=f"--condition {name}", inline=True)
+        for problem in document.problems:
+            raise GaldiffError(problem.message, where=problem.place)
+        if dot:
+            if not isinstance(asked.setdefault(field, {}), dict):
+                raise GaldiffError("is asked for both whole and by answers", where=f"--condition {field}")
+            asked[field][answer] = document.value
+        else:
+            asked[field] = document.value
+    return asked
+
+
+def suffix_of(path: Path) -> str:
+    """Return the suffix of a file that samples can be written to.
+
+    Raises
+    ------
+    GaldiffError
+        For any other.
+    """
+    if path.suffix not in _SUFFIXES:
+        raise GaldiffError(f"samples are written to {', '.join(_SUFFIXES)}", where=path, remedy="Choose one by suffix")
+    return path.suffix
+
+
+def save_samples(images: xr.DataArray, path: Path) -> None:
+    """Write samples by suffix: ``.zarr`` with their conditions, ``.npy`` pixel values, ``.png`` a grid to look at.
+
+    Raises
+    ------
+    ResourceError
+        Where the folder cannot be written.
+    """
+    import numpy as np
+
+    from galdiff.atomic import atomic_write
+    from galdiff.report.plots import render, save_grid
+
+    suffix = suffix_of(path)
+    if not path.absolute().parent.is_dir():
+        raise ResourceError("there is no such folder", where=path.absolute().parent)
+    if suffix == ".zarr":
+        try:
+            images.to_dataset(name="image").to_zarr(path, mode="w-", zarr_format=3)
+        except FileExistsError as error:
+            raise ResourceError("is there already", where=path, remedy="Remove it, or write elsewhere") from error
+    elif suffix == ".npy":
+        with atomic_write(path) as file:
+            np.save(file, images.to_numpy())
+    else:
+        pixels = images.to_numpy()
+        save_grid(path, render(pixels, images.attrs["unit"]), columns=int(np.ceil(np.sqrt(len(pixels)))))

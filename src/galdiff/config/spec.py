@@ -1,0 +1,330 @@
+"""What a run is made of: the sections of a catalog file, with their defaults.
+
+Every section refuses keys it does not know. Lengths of training are counts of images, so that they mean the same at
+any batch size. Relations between sections (does the downsampling divide the image? is the class that is asked for one
+of the data's?) are checked as soon as both sections are sound by themselves.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from galdiff.schema.trees import GZ2_TREE
+
+__all__ = [
+    "AutoencoderSpec",
+    "DeepLenseSpec",
+    "DenoiserSpec",
+    "EvaluationSpec",
+    "GZ2Spec",
+    "ImageFolderSpec",
+    "RunSpec",
+    "SamplingSpec",
+    "Section",
+    "SimulateSpec",
+    "SplitSpec",
+]
+
+
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise PydanticCustomError("number", "Input should be a number")
+    return value
+
+
+Flag = Annotated[bool, Strict()]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_no_boolean)]
+CountOrZero = Annotated[int, Field(ge=0), BeforeValidator(_no_boolean)]
+Positive = Annotated[float, Field(gt=0), BeforeValidator(_no_boolean)]
+NonNegative = Annotated[float, Field(ge=0), BeforeValidator(_no_boolean)]
+Fraction = Annotated[float, Field(ge=0, le=1), BeforeValidator(_no_boolean)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+def section_error(*problems: tuple[tuple[str | int, ...], str]) -> PydanticCustomError:
+    """Return one pydantic error that carries several problems, each with its path inside the section."""
+    return PydanticCustomError("section", "; ".join(m for _, m in problems), {"problems": list(problems)})
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, and no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class _DataSpec(Section):
+    root: Path | None = Field(default=None, description="Folder of the data; relative to the catalog file.")
+    size: Count = Field(default=64, description="Side of the cutouts that the networks see [pixel].")
+    crop: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="Central share of the image to keep.")
+    stretch: Literal["linear", "sqrt", "asinh"] = "sqrt"
+    on_bad: Literal["fail", "skip"] = Field(default="fail", description="What a damaged or missing image does.")
+    limit: Count | None = Field(default=None, description="Use the first so many rows only.")
+
+    @model_validator(mode="after")
+    def _has_root(self) -> _DataSpec:
+        if self.root is None and getattr(self, "simulate", None) is None:
+            raise section_error((("root",), "is required: the folder of the data"))
+        return self
+
+
+class SimulateSpec(Section):
+    """Galaxies to simulate first, in the files of Galaxy Zoo 2."""
+
+    n: Count = 4000
+    seed: CountOrZero = 0
+    size: Count = Field(default=64, description="Side of the simulated images [pixel].")
+
+
+class GZ2Spec(_DataSpec):
+    """Galaxy Zoo 2: JPEG cutouts, the Hart16 table and the filename mapping."""
+
+    kind: Literal["gz2"] = "gz2"
+    table: Name | None = None
+    mapping: Name | None = None
+    images: Name | None = None
+    where: str | None = Field(default=None, description="Which rows, as a pandas query.")
+    simulate: SimulateSpec | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> GZ2Spec:
+        if self.root is not None and self.simulate is not None:
+            raise section_error((("simulate",), "needs no root: the simulated files lie in the run folder"))
+        return self
+
+
+class ImageFolderSpec(_DataSpec):
+    """Any folder of images with a table of labels."""
+
+    kind: Literal["image_folder"] = "image_folder"
+    table: Name | None = None
+    id: Name = "id"
+    label: Name | None = None
+    images: Name = "."
+    classes: dict[int | str, Name] | None = None
+    mirror: tuple[tuple[Name, Name], ...] = ()
+    where: str | None = Field(default=None, description="Which rows, as a pandas query.")
+
+    @model_validator(mode="after")
+    def _mirror_names_classes(self) -> ImageFolderSpec:
+        known = list((self.classes or {}).values())
+        strangers = [
+            (("mirror", i, j), f"'{name}' is not one of the classes{did_you_mean(name, known)}")
+            for i, pair in enumerate(self.mirror)
+            for j, name in enumerate(pair)
+            if self.classes is not None and name not in known
+        ]
+        if strangers:
+            raise section_error(*strangers)
+        return self
+
+
+class DeepLenseSpec(_DataSpec):
+    """DeepLense: ``.npy`` lenses in one folder a substructure class."""
+
+    kind: Literal["deeplense"] = "deeplense"
+    allow_object_arrays: Flag = Field(
+        default=False, description="Read [image, mass] arrays, restrictedly."
+    )
+
+
+class SplitSpec(Section):
+    """Shares of the split by hash of the id."""
+
+    train: Fraction = 0.8
+    validation: Fraction = 0.1
+    test: Fraction = 0.1
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> SplitSpec:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise PydanticCustomError("split", f"Shares should sum to 1, not {total:g}")
+        if self.train == 0:
+            raise section_error((("train",), "should be above 0: there is nothing to train on"))
+        return self
+
+
+class _TrainingSpec(Section):
+    images: Count = Field(description="Length of the training [images seen].")
+    batch: Count = 32
+    learning_rate: Positive = 1.0e-3
+    warmup_images: CountOrZero = 3200
+    decay: Literal["cosine", "linear", "constant"] = "cosine"
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.995
+    clip: Positive = 1.0
+    weight_decay: NonNegative = 0.0
+    budget: Positive | None = Field(default=None, description="Train for so many seconds instead of so many images.")
+    save_every: Count = Field(default=20_000, description="Images between checkpoints.")
+    plot_every: Count = Field(default=20_000, description="Images between plots.")
+
+    def training(self) -> dict[str, Any]:
+        """Return the arguments of `galdiff.training.train`; the budget goes its own way."""
+        return {name: getattr(self, name) for name in _TrainingSpec.model_fields if name != "budget"}
+
+
+class AutoencoderSpec(_TrainingSpec):
+    """The autoencoder and its training."""
+
+    factor: Literal[1, 2, 4, 8, 16] = Field(default=4, description="Downsampling from image to latent.")
+    channels: Count = 4
+    width: Annotated[int, Field(ge=8, multiple_of=8)] = 64
+    blocks: Count = 3
+    kl: NonNegative = Field(default=2.0e-4, description="Weight of the divergence from the unit normal.")
+    gradient: NonNegative = Field(default=0.5, description="Weight of the gradient term.")
+    grain: NonNegative = Field(default=0.02, description="Weight of the noise model's likelihood.")
+    images: Count = 100_000
+
+    def settings(self) -> dict[str, Any]:
+        """Return plain arguments: ``model``, ``loss`` and ``training``."""
+        return {
+            "model": self.model_dump(include={"factor", "channels", "width", "blocks"}),
+            "loss": self.model_dump(include={"kl", "gradient", "grain"}),
+            "training": self.training(),
+        }
+
+
+class UNetSpec(Section):
+    """A magnitude-preserving U-Net."""
+
+    kind: Literal["unet"] = "unet"
+    widths: Annotated[tuple[Count, ...], Field(min_length=1)] = (64, 128)
+    blocks: Count = 2
+    head_width: Count = 64
+
+
+class DiTSpec(Section):
+    """A diffusion transformer."""
+
+    kind: Literal["dit"] = "dit"
+    patch: Count = 2
+    width: Count = 384
+    depth: Count = 12
+    heads: Count = 6
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> DiTSpec:
+        if self.width % (4 * self.heads):
+            raise section_error((("width",), f"should be a multiple of 4 x heads = {4 * self.heads}"))
+        return self
+
+
+Backbone = Annotated[
+    Annotated[UNetSpec | DiTSpec, Field(discriminator="kind")],
+    BeforeValidator(lambda value: {"kind": value} if isinstance(value, str) else value),
+]
+
+
+class DenoiserSpec(_TrainingSpec):
+    """The denoiser and its training; ``backbone: dit`` is short for ``backbone: {kind: dit}``."""
+
+    backbone: Backbone = UNetSpec()
+    schedule: Literal["rectified_flow", "edm"] = "rectified_flow"
+    null: Fraction = Field(default=0.1, description="Share of training images without any condition.")
+    dihedral: Flag = Field(default=True, description="Turn and reflect the latents at random.")
+    decay: Literal["cosine", "linear", "constant"] = "linear"
+    images: Count = 200_000
+
+    def settings(self) -> dict[str, Any]:
+        """Return plain arguments: ``backbone``, ``schedule``, ``null``, ``augment`` and ``training``."""
+        return {
+            "backbone": self.backbone.model_dump(mode="json"),
+            "schedule": {"kind": self.schedule},
+            "null": self.null,
+            "augment": self.dihedral,
+            "training": self.training(),
+        }
+
+
+class SamplingSpec(Section):
+    """Which samples a run draws."""
+
+    sampler: Literal["heun", "dpmpp_2m", "euler"] = "heun"
+    steps: Count = 18
+    guidance: NonNegative = 1.5
+    n: Count = Field(default=1024, description="Samples for the evaluation.")
+    asks: dict[Name, dict[Name, Any]] | None = Field(default=None, description="Named conditions of the grid.")
+
+
+class EvaluationSpec(Section):
+    """How the samples are judged."""
+
+    classifier: Flag = Field(default=True, description="Train a judge of the conditions on held-out images.")
+    draws: Count = Field(default=20, description="Bootstrap draws of the errors.")
+
+
+class RunSpec(Section):
+    """A catalog file, validated.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        With every problem; `galdiff.config.load` turns it into a `CatalogFileError` that names lines.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+    seed: Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(_no_boolean)] = 0
+    data: Annotated[GZ2Spec | ImageFolderSpec | DeepLenseSpec, Field(discriminator="kind")]
+    split: SplitSpec = SplitSpec()
+    autoencoder: AutoencoderSpec = Field(default=AutoencoderSpec(), validate_default=True)
+    denoiser: DenoiserSpec = DenoiserSpec()
+    sampling: SamplingSpec = SamplingSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
+    threads: Count | None = None
+
+    @field_validator("autoencoder")
+    @classmethod
+    def _factor_divides(cls, autoencoder: AutoencoderSpec, info: ValidationInfo) -> AutoencoderSpec:
+        data = info.data.get("data")
+        if data is not None and data.size % autoencoder.factor:
+            raise section_error((("factor",), f"{autoencoder.factor} does not divide data.size, {data.size}"))
+        return autoencoder
+
+    @field_validator("sampling")
+    @classmethod
+    def _asks_are_known(cls, sampling: SamplingSpec, info: ValidationInfo) -> SamplingSpec:
+        data = info.data.get("data")
+        problems = [] if data is None else list(_ask_problems(sampling.asks or {}, data))
+        if problems:
+            raise section_error(*problems)
+        return sampling
+
+    @property
+    def simulates(self) -> bool:
+        """Whether the data are to be simulated."""
+        return isinstance(self.data, GZ2Spec) and self.data.simulate is not None
+
+
+def did_you_mean(name: object, known: list[str]) -> str:
+    """Return `` (did you mean 'batch'?)``, or nothing where nothing is near."""
+    close = difflib.get_close_matches(str(name), known, n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def _ask_problems(asks: dict[str, dict[str, Any]], data: Section) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Find conditions that the data cannot have."""
+    answers = [a.alias for a in GZ2_TREE.answers]
+    for name, conditions in asks.items():
+        for condition, value in conditions.items():
+            path: tuple[str | int, ...] = ("asks", name, condition)
+            if isinstance(data, GZ2Spec) and condition == "votes" and isinstance(value, dict):
+                for answer, fraction in value.items():
+                    if answer not in answers and answer not in [a.name for a in GZ2_TREE.answers]:
+                        yield (*path, answer), f"is not an answer of Galaxy Zoo 2{did_you_mean(answer, answers)}"
+                    elif isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
+                        yield (*path, answer), f"a vote fraction should be within [0, 1], not {fraction!r}"
