@@ -24,7 +24,7 @@ __all__ = ["blur", "lupton", "sky_noise"]
 
 MOFFAT_INDEX = 3.0
 SOFTENING = 4.0  # Lupton's Q
-BAND_CORRELATION = 0.8
+BAND_CORRELATION = 0.6
 SKY_LEVEL = np.array([5.0, 4.0, 3.2], dtype=np.float32) / 255
 
 Image = NDArray[np.floating[Any]]

@@ -142,7 +142,7 @@ def draw_population(index: NDArray[np.int64], *, seed: int, size: int = REFERENC
     axis_ratio = np.where(elliptical, np.where(cigar, flat(0.3, 0.5), flat(0.6, 1.0)), 0.0)
     axis_ratio = np.where(disk, np.sqrt(cos_i**2 + flattening**2 * (1 - cos_i**2)), axis_ratio)
     scale_length = np.where(edge_on, lognormal(4.7, 0.22), lognormal(np.where(has_spiral | has_bar, 4.8, 4.1), 0.2))
-    r_half = np.where(elliptical, lognormal(6.5, 0.28) / np.sqrt(np.maximum(axis_ratio, 0.1)), 1.6783 * scale_length)
+    r_half = np.where(elliptical, lognormal(5.5, 0.28) / np.sqrt(np.maximum(axis_ratio, 0.1)), 1.6783 * scale_length)
 
     # Parts of the disk. Arms of a barred galaxy with two arms begin at the ends of the bar.
     log_bulge = np.log(np.where(has_spiral | has_bar, 0.08, 0.16))
