@@ -88,11 +88,12 @@ def run(
     CatalogFileError, DataError, ResourceError, StaleRunError
         Before anything is trained.
     """
+    spec = load(catalog, overrides, _budgets(budget), {} if device is None else {"device": device})
+    # Only now what is slow to import: a wrong catalog file is refused at once.
     from galdiff import pipeline
     from galdiff.config.check import check
     from galdiff.progress import quiet as silence
 
-    spec = load(catalog, overrides, _budgets(budget), {} if device is None else {"device": device})
     folder = Path(out).expanduser().absolute() / spec.name
     earlier = pipeline.Run(folder).record("cutouts") if (folder / "stages").is_dir() else None
     with silence() if quiet else nullcontext():

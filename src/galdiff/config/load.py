@@ -64,7 +64,7 @@ def load(catalog: str | Path, *overrides: Overrides) -> RunSpec:
 
 def dump(spec: RunSpec) -> str:
     """Return the complete catalog file of a spec, with every default written out; `load` reads it back."""
-    return pyyaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    return pyyaml.safe_dump(_plain(spec.model_dump()), sort_keys=False, allow_unicode=True, width=120)
 
 
 def packaged_catalogs() -> dict[str, Path]:
@@ -93,6 +93,14 @@ def catalog_path(catalog: str | Path) -> Path:
     raise CatalogFileError(
         f"there is no such catalog file{hint}", where=path, remedy=f"Packaged: {', '.join(packaged) or 'none'}"
     )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _parse_overrides(overrides: Overrides) -> Iterator[tuple[Path_, Document, str]]:
@@ -193,17 +201,18 @@ def _render(row: Any, document: Document, value: Any) -> Iterator[Problem]:
         hint = did_you_mean(path[-1], _known_keys(row["loc"]))
         yield Problem(document.keys.get(path, _place(document, path)), dotted(path), f"there is no such key{hint}")
     elif kind == "missing":
-        place = document.keys.get(path[:-1], _place(document, path[:-1]))
-        yield Problem(place, dotted(path), "is required")
+        yield Problem(_place(document, path), dotted(path), "is required")
     elif kind == "union_tag_not_found":
         kinds = " or ".join(get_args(m.model_fields["kind"].annotation)[0] for m in _models_at(row["loc"]))
-        yield Problem(document.keys.get(path, _place(document, path)), dotted((*path, "kind")), f"is required: {kinds}")
+        yield Problem(_place(document, (*path, "kind")), dotted((*path, "kind")), f"is required: {kinds}")
     elif kind == "union_tag_invalid":
         tags = re.findall(r"'([^']*)'", context["expected_tags"])
         hint = did_you_mean(context["tag"], tags)
         where = (*path, "kind")
         message = f"should be {' or '.join(tags)}, not '{context['tag']}'{hint}"
-        yield Problem(_place(document, where), dotted(where), message)
+        # `backbone: unet` is short for a section with that kind.
+        place = document.places.get(where) or document.places[path]
+        yield Problem(place, dotted(where), message)
     else:
         yield Problem(_place(document, path), dotted(path), _message(row))
 
@@ -241,18 +250,18 @@ def _strip_tags(loc: Path_, value: Any, *, keep_last: bool) -> Path_:
             value, path = value[int(key)], (*path, int(key))
         elif isinstance(value, list) and isinstance(key, int) and key < len(value):
             value, path = value[key], (*path, key)
-        elif keep_last and i == len(loc) - 1:
+        elif i == 0 or (keep_last and i == len(loc) - 1):
             path = (*path, key)
     return path
 
 
 def _place(document: Document, path: Path_) -> Place:
-    """Where a value stands; where it is not there, its nearest ancestor."""
-    while path and path not in document.places:
+    """Where a value stands; where it is not there, the key of the section that it would be in."""
+    if path in document.places:
+        return document.places[path]
+    while path and path not in document.keys:
         path = path[:-1]
-        if path in document.keys and path not in document.places:
-            break
-    return document.places.get(path) or document.keys.get(path) or document.places[()]
+    return document.keys.get(path) or document.places[path]
 
 
 def _known_keys(loc: Path_) -> list[str]:

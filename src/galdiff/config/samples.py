@@ -82,4 +82,4 @@ def save_samples(images: xr.DataArray, path: Path) -> None:
             np.save(file, images.to_numpy())
     else:
         pixels = images.to_numpy()
-        save_grid(path, render(pixels, images.attrs["unit"]), columns=int(np.ceil(np.sqrt(len(pixels)))))
+        save_grid(path, render(pixels, images.attrs["units"]), columns=int(np.ceil(np.sqrt(len(pixels)))))

@@ -137,9 +137,7 @@ class DeepLenseSpec(_DataSpec):
     """DeepLense: ``.npy`` lenses in one folder a substructure class."""
 
     kind: Literal["deeplense"] = "deeplense"
-    allow_object_arrays: Flag = Field(
-        default=False, description="Read [image, mass] arrays, restrictedly."
-    )
+    allow_object_arrays: Flag = Field(default=False, description="Read [image, mass] arrays, restrictedly.")
 
 
 class SplitSpec(Section):
@@ -153,7 +151,7 @@ class SplitSpec(Section):
     def _sums_to_one(self) -> SplitSpec:
         total = self.train + self.validation + self.test
         if abs(total - 1) > 1e-6:
-            raise PydanticCustomError("split", f"Shares should sum to 1, not {total:g}")
+            raise PydanticCustomError("split", f"shares should sum to 1, not {total:g}")
         if self.train == 0:
             raise section_error((("train",), "should be above 0: there is nothing to train on"))
         return self

@@ -1,0 +1,228 @@
+"""Catalog files: every mistake at once and in its place; overrides are edits; the shipped ones are right."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from galdiff.config import catalog_path, dump, load, packaged_catalogs
+from galdiff.config.build import flatten
+from galdiff.errors import CatalogFileError
+
+GOOD = """\
+name: demo
+data:
+  kind: image_folder
+  root: stamps
+  classes: {0: smooth, 1: left, 2: right}
+  mirror: [[left, right]]
+denoiser:
+  backbone: {kind: unet, widths: [32, 64]}
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def _write(text: str, name: str = "demo.yaml") -> Path:
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return _write
+
+
+def problems(path, *overrides) -> list[str]:
+    with pytest.raises(CatalogFileError) as caught:
+        load(path, *overrides)
+    first, *lines = str(caught.value).replace(f"{path.parent}/", "").splitlines()
+    assert first.split()[0] == str(len(lines))
+    return [line.strip() for line in lines]
+
+
+def test_five_mistakes_are_five_reports(write):
+    path = write("""\
+name: demo
+data:
+  kind: image_folder
+  root: stamps
+  sise: 64
+autoencoder:
+  bach: 32
+  learning_rate: -1e-4
+denoiser:
+  backbone: unett
+  dihedral: no
+""")
+    assert problems(path) == [
+        "demo.yaml:5:3: data.sise: there is no such key (did you mean 'size'?)",
+        "demo.yaml:7:3: autoencoder.bach: there is no such key (did you mean 'batch'?)",
+        "demo.yaml:8:18: autoencoder.learning_rate: should be greater than 0, not -0.0001",
+        "demo.yaml:10:13: denoiser.backbone.kind: should be unet or dit, not 'unett' (did you mean 'unet'?)",
+        "demo.yaml:11:13: denoiser.dihedral: should be true or false, not 'no'",
+    ]
+
+
+def test_a_misspelt_kind_does_not_hide_the_mistakes_beside_it(write):
+    path = write("name: demo\ndata:\n  kind: image_foldr\n  root: x\n  sise: 64\n  crop: 2\n")
+    assert [line.split(": ")[1] for line in problems(path)] == ["data.kind", "data.sise", "data.crop"]
+
+
+def test_mistakes_of_the_reader_and_of_the_schema_come_together(write):
+    path = write("name: demo\nseed: 1\nseed: 2\ndata: {kind: gz2, root: x, size: many}\nthreads: !!int 0\n")
+    assert problems(path) == [
+        "demo.yaml:3:1: seed: the key is there twice, first in line 2",
+        "demo.yaml:4:34: data.size: should be a whole number, not 'many'",
+        "demo.yaml:5:10: threads: tags (tag:yaml.org,2002:int) are not allowed; write plain YAML",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "report"),
+    [
+        ("data: {kind: gz2, root: x}", "demo.yaml:1:1: name: is required"),
+        ("name: demo", "demo.yaml:1:1: data: is required"),
+        ("name: demo\ndata: {kind: gz2}", "demo.yaml:2:1: data.root: is required: the folder of the data"),
+        ("name: demo\ndata: {root: x}", "demo.yaml:2:1: data.kind: is required: gz2 or image_folder or deeplense"),
+        ("name: demo\ndata: [1]", "demo.yaml:2:7: data: should be a section (key: value)"),
+        ("name: ../demo\ndata: {kind: gz2, root: x}", "demo.yaml:1:7: name: should match pattern"),
+        ("name: demo\ndata: {kind: gz2, root: x}\nseed: true", "demo.yaml:3:7: seed: should be a number, not True"),
+        ("name: demo\ndata: {kind: gz2, root: x}\nseed: 1.5", "demo.yaml:3:7: seed: should be a whole number, not 1.5"),
+        ("name: demo\ndata: {kind: gz2, root: x}\nsplit: {train: 0.5}", "demo.yaml:3:8: split: shares should sum to 1"),
+        (
+            "name: demo\ndata: {kind: gz2, root: x, size: 50}",
+            "demo.yaml:1:1: autoencoder.factor: 4 does not divide data.size, 50",
+        ),
+        (
+            "name: demo\ndata: {kind: gz2, root: x}\ndenoiser: {backbone: {kind: dit, width: 100}}",
+            "demo.yaml:3:41: denoiser.backbone.width: should be a multiple of 4 x heads = 24",
+        ),
+        (
+            "name: demo\ndata: {kind: gz2, root: x}\nautoencoder: {clip: .inf}",
+            "demo.yaml:3:21: autoencoder.clip: should be a finite number, not inf",
+        ),
+        (
+            "name: demo\ndata: {kind: gz2, root: x}\nsampling: {asks: {s: {votes: {spirall: 1}}}}",
+            "demo.yaml:3:40: sampling.asks.s.votes.spirall: is not an answer of Galaxy Zoo 2 (did you mean 'spiral'?)",
+        ),
+        (
+            "name: demo\ndata: {kind: gz2, root: x}\nsampling: {asks: {s: {votes: {spiral: 2}}}}",
+            "demo.yaml:3:39: sampling.asks.s.votes.spiral: a vote fraction should be within [0, 1], not 2",
+        ),
+        (
+            "name: demo\ndata: {kind: image_folder, root: x, classes: {0: a}, mirror: [[a, b]]}",
+            "demo.yaml:2:67: data.mirror.0.1: 'b' is not one of the classes",
+        ),
+    ],
+)
+def test_one_mistake_is_one_report(write, text, report):
+    (line,) = problems(write(text))
+    assert line.startswith(report)
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "text", "3"])
+def test_a_file_that_is_no_mapping(write, text):
+    with pytest.raises(CatalogFileError, match="mapping of sections"):
+        load(write(text))
+
+
+def test_overrides_are_edits_of_the_file(write):
+    path = write(GOOD)
+    edited = GOOD.replace("[32, 64]", "[16]").replace("1: left", "1: left, 3: odd") + "  learning_rate: 1e-4\nseed: 3\n"
+    by_text = load(
+        path, ["denoiser.backbone.widths=[16]", "data.classes.3=odd", "denoiser.learning_rate=1e-4", "seed=3"]
+    )
+    assert by_text == load(write(edited, "edited.yaml"))
+    assert by_text == load(
+        path,
+        flatten({"denoiser__backbone__widths": [16], "denoiser": {"learning_rate": 1e-4}, "seed": 3}),
+        {"data.classes.3": "odd"},
+    )
+
+
+def test_the_last_override_wins(write):
+    assert load(write(GOOD), ["seed=1", "seed=2"], {"seed": 3}).seed == 3
+
+
+def test_an_override_mends_a_mistake_of_the_file(write):
+    assert load(write(GOOD + "seed: -1\nthreads: !x 2\n"), ["seed=1", "threads=4"]).threads == 4
+
+
+def test_mistakes_in_overrides_point_to_them(write):
+    assert problems(
+        write(GOOD + "seed: -1\n"),
+        ["denoiser.bach=3", "data.classes={0: a, 0: b}", "name.x=1", "sampling.steps=0", "threads=*x"],
+        {"split.train": 2},
+    ) == [
+        "--set data.classes: data.classes.0: the key is there twice",
+        "--set denoiser.bach: denoiser.bach: there is no such key (did you mean 'batch'?)",
+        "--set name.x: name: is not a section, so nothing in it can be set",
+        "--set sampling.steps: sampling.steps: should be greater than or equal to 1, not 0",
+        "--set threads: threads: aliases (*x) are not allowed; write the value out",
+        "demo.yaml:6:13: data.mirror.0.0: 'left' is not one of the classes",
+        "demo.yaml:6:19: data.mirror.0.1: 'right' is not one of the classes",
+        "demo.yaml:9:7: seed: should be greater than or equal to 0, not -1",
+        "override split.train: split.train: should be less than or equal to 1, not 2",
+    ]
+
+
+@pytest.mark.parametrize("override", ["seed", "=3", "a..b=1", ".a=1"])
+def test_an_override_that_is_none(write, override):
+    with pytest.raises(CatalogFileError, match="an override reads"):
+        load(write(GOOD), [override])
+
+
+def test_paths_of_the_file_and_of_overrides(write, tmp_path, monkeypatch):
+    path = write(GOOD)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert load(path).data.root == tmp_path / "stamps"
+    assert load("../demo.yaml").data.root.resolve() == tmp_path / "stamps"
+    assert load(path, ["data.root=stamps"]).data.root == elsewhere / "stamps"
+    assert load(path, {"data.root": Path("/stamps")}).data.root == Path("/stamps")
+
+
+@pytest.mark.parametrize("name", ["quickstart", "gz1", "gz2", "deeplense"])
+def test_shipped_catalogs_are_found_by_name_and_right(name):
+    spec = load(name)
+    assert spec.name == name
+    assert spec.simulates == (name == "quickstart")
+    assert catalog_path(name) == packaged_catalogs()[name]
+
+
+def test_an_unknown_catalog_has_the_nearest_name():
+    with pytest.raises(CatalogFileError, match=r"did you mean 'quickstart'\?.*Packaged: .*gz1"):
+        load("quikstart")
+
+
+@pytest.mark.parametrize("name", ["quickstart", "gz1", "gz2", "deeplense"])
+def test_the_complete_file_reads_back_the_same(name, write):
+    spec = load(name)
+    assert load(write(dump(spec))) == spec
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["kind", "size", "gz2", "unet", "votes", "asks", "x", "backbone", "widths"])
+                | st.integers(0, 2),
+                inner,
+                max_size=3,
+            )
+        ),
+        max_leaves=12,
+    ),
+    st.sampled_from(
+        ["name", "data", "data.kind", "data.mirror", "denoiser.backbone", "sampling.asks", "split", "zzz.z"]
+    ),
+)
+def test_no_value_can_do_more_than_be_refused(value, key):
+    try:
+        load("quickstart", {key: value})
+    except CatalogFileError as error:
+        assert f"override {key}" in str(error)
