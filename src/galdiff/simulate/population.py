@@ -136,7 +136,7 @@ def draw_population(index: NDArray[np.int64], *, seed: int, size: int = REFERENC
 
     # Shape. Disks seen from above are kept from steep inclinations, where neither arms nor bars can be seen.
     tilt = next(u)
-    cos_i = np.where(edge_on, 0.12 * tilt, 0.5 + 0.5 * tilt**0.6)
+    cos_i = np.where(edge_on, 0.12 * tilt, 0.5 + 0.5 * tilt**0.45)
     flattening = flat(0.11, 0.19)
     cigar = next(u) < 0.15
     axis_ratio = np.where(elliptical, np.where(cigar, flat(0.3, 0.5), flat(0.6, 1.0)), 0.0)
