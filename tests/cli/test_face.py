@@ -65,7 +65,7 @@ def test_mistakes_are_printed_without_a_traceback(tmp_path):
     result = runner.invoke(cli.train_app, [str(path), "--out", str(tmp_path)])
     assert result.exit_code == 2
     assert result.stderr.startswith("error: 1 problem in the catalog file\n")
-    assert "x.yaml:2:29: data.sise: there is no such key (did you mean 'size'?)" in result.stderr
+    assert "x.yaml:2:28: data.sise: there is no such key (did you mean 'size'?)" in result.stderr
     assert "Traceback" not in result.output
     assert list(tmp_path.iterdir()) == [path]
 

@@ -1,0 +1,134 @@
+"""What is wrong with a run is found before it starts, all of it; the estimate follows the shapes."""
+
+import os
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from galdiff.config import check as check_module
+from galdiff.config import load
+from galdiff.config.check import check
+from galdiff.config.cost import estimate
+from galdiff.errors import DataError, GaldiffError
+from galdiff.schema.conditions import Class, ConditionSchema
+
+CATALOG = """\
+name: demo
+data: {kind: image_folder, root: stamps, table: table.csv, id: id, label: label, classes: {0: disk, 1: round}, size: 32}
+autoencoder: {width: 16, blocks: 1}
+denoiser: {backbone: {kind: unet, widths: [16, 32], blocks: 1, head_width: 16}}
+"""
+
+
+@pytest.fixture
+def catalog(tmp_path) -> Path:
+    stamps = tmp_path / "stamps"
+    stamps.mkdir()
+    rng = np.random.default_rng(0)
+    rows = [f"{1000 + i},{i % 2}" for i in range(60)]
+    for row in rows:
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(stamps / f"{row.split(',')[0]}.png")
+    (stamps / "table.csv").write_text("\n".join(["id,label", *rows]))
+    path = tmp_path / "demo.yaml"
+    path.write_text(CATALOG)
+    return path
+
+
+def messages(path: Path, *overrides: str) -> list[str]:
+    return [str(problem) for problem in check(load(path, overrides), path.parent / "runs", estimate=False).problems]
+
+
+def test_a_sound_run_has_no_problems_and_a_cost(catalog):
+    found = check(load(catalog), catalog.parent / "runs" / "demo")
+    assert found.problems == []
+    assert found.facts[0].startswith("images      60, 32 pixels")
+    assert found.cost.disk > 60 * 3 * 32 * 32 * 2
+    assert set(found.cost.seconds) == {"cutouts", "autoencoder", "latents", "denoiser", "samples"}
+    assert "roughly" in str(found.cost)
+    assert not (catalog.parent / "runs").exists()
+    found.raise_problems()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data.root=nowhere", "nowhere"),
+        ("data.table=none.csv", "none.csv"),
+        ("data.label=KLASS", "KLASS"),
+        ("data.id=OBJID", "OBJID"),
+        ("data.classes={0: disk}", "1"),
+        ("data.limit=2", "split of 2 images is empty"),
+        ("sampling.asks={a: {label: dick}}", "sampling.asks.a"),
+        ("device=cuda:99", "cuda:99"),
+    ],
+)
+def test_every_kind_of_problem_is_found(catalog, override, words):
+    assert words in "\n".join(messages(catalog, override))
+
+
+def test_a_missing_image_is_found(catalog):
+    (catalog.parent / "stamps" / "1007.png").unlink()
+    assert "1007" in "\n".join(messages(catalog))
+    assert messages(catalog, "data.on_bad=skip") == []
+
+
+def test_problems_come_together(catalog):
+    found = check(load(catalog, ["data.limit=2", "device=cuda:99"]), catalog.parent / "runs", estimate=False)
+    assert len(found.problems) >= 2
+    with pytest.raises(DataError, match=f"{len(found.problems)} problems"):
+        found.raise_problems()
+
+
+def test_a_single_problem_is_raised_as_it_is(catalog):
+    with pytest.raises(GaldiffError, match="there is no such folder"):
+        check(load(catalog, ["data.root=x"]), catalog.parent / "runs", estimate=False).raise_problems()
+
+
+def test_an_output_folder_that_is_a_file(catalog):
+    found = check(load(catalog), catalog / "runs", estimate=False)
+    assert "is a file" in str(found.problems[0])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_output_folder_that_cannot_be_written(catalog):
+    closed = catalog.parent / "closed"
+    closed.mkdir(mode=0o500)
+    assert "cannot be written" in str(check(load(catalog), closed / "runs", estimate=False).problems[0])
+
+
+def test_a_disk_that_is_too_small(catalog, monkeypatch):
+    usage = namedtuple("usage", "total used free")(10**6, 10**6, 10**5)
+    monkeypatch.setattr(check_module.shutil, "disk_usage", lambda _: usage)
+    assert "of disk" in "\n".join(map(str, check(load(catalog), catalog.parent / "runs").problems))
+
+
+def test_a_run_with_its_cutouts_goes_on_without_the_data(catalog):
+    spec = load(catalog, ["data.root=gone"])
+    assert check(spec, catalog.parent / "runs", cached=True, estimate=False).problems == []
+
+
+def test_simulated_data_need_no_files(tmp_path):
+    found = check(load("quickstart"), tmp_path / "quickstart", estimate=False)
+    assert found.problems == []
+    assert "to simulate" in found.facts[0]
+
+
+def test_cost_grows_with_what_is_asked(catalog):
+    schema = ConditionSchema([Class("label", ("disk", "round"))])
+
+    def cost(*overrides: str, rows: int = 1000):
+        spec = load(catalog, overrides)
+        return estimate(spec, rows=rows, bands=3, schema=schema, bytes_per_value=2, device=torch.device("cpu"))
+
+    one, two = cost(rows=1000), cost(rows=2000)
+    cutouts, latents = 3 * 32 * 32 * 2, 4 * 8 * 8 * 2 * 2
+    assert two.disk - one.disk == 1000 * (cutouts + latents)
+    assert one.parameters == two.parameters
+    wide = cost("autoencoder.width=32")
+    assert wide.parameters["autoencoder"] > one.parameters["autoencoder"]
+    assert wide.memory > one.memory
+    assert cost("autoencoder.budget=60", "denoiser.budget=30").seconds["autoencoder"] == 60
