@@ -1,5 +1,6 @@
 """Simulated galaxies written as Galaxy Zoo 2 has them, read back with nothing but pandas and Pillow."""
 
+import errno
 import json
 import os
 
@@ -105,12 +106,25 @@ def test_a_finished_folder_is_left_alone_and_another_simulation_is_refused(folde
         write_gz2(folder, 41, seed=4)
 
 
-def test_a_broken_record_and_an_unwritable_place_are_named(tmp_path):
+def test_a_broken_record_a_file_in_the_way_and_no_galaxies_are_named(tmp_path):
     (tmp_path / "simulation.json").write_text("{")
     with pytest.raises(DataError, match="simulation record"):
         write_gz2(tmp_path, 2, seed=0)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ResourceError, match="cannot write"):
+    with pytest.raises(DataError, match="not a folder"):
         write_gz2(tmp_path / "file", 2, seed=0)
     with pytest.raises(DataError, match="0 galaxies"):
         write_gz2(tmp_path / "none", 0, seed=0)
+
+
+def test_a_full_disk_is_named_and_leaves_a_folder_that_is_not_taken_for_whole(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(ResourceError, match="disk is full"):
+        patch.setattr(Image.Image, "save", full)
+        write_gz2(tmp_path, 3, seed=0)
+    assert not (tmp_path / "simulation.json").exists()
+    assert not (tmp_path / "gz2_hart16.csv").exists()
+    write_gz2(tmp_path, 3, seed=0)
+    assert len(pd.read_csv(tmp_path / "truth.csv")) == 3

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from galdiff.atomic import atomic_write, write_json
-from galdiff.errors import DataError, ResourceError
+from galdiff.atomic import atomic_write, resource_errors, write_json
+from galdiff.errors import DataError
 from galdiff.progress import stage_progress
 from galdiff.randomness import uniform
 from galdiff.schema.trees import GZ2_TREE
@@ -75,16 +75,17 @@ def write_gz2(folder: str | Path, n: int, *, seed: int, size: int = REFERENCE_SI
         if (found := _read_record(done)) == record:
             return record
         raise DataError(f"holds another simulation, {found}", where=folder, remedy="Remove it or write elsewhere")
-    try:
-        (folder / "images").mkdir(parents=True, exist_ok=True)
+    images = folder / "images"
+    with resource_errors(folder), stage_progress("simulation", total=n, unit="images") as bar:
+        try:
+            images.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as e:
+            raise DataError("is a file, not a folder", where=folder, remedy="Write elsewhere") from e
         batches = []
-        with stage_progress("simulation", total=n, unit="images") as bar:
-            for start in range(0, n, BATCH):
-                index = np.arange(start, min(start + BATCH, n))
-                batches.append(_write_images(folder / "images", index, seed=seed, size=size, workers=workers))
-                bar.update(len(index))
-    except OSError as e:
-        raise ResourceError(f"cannot write the cutouts: {e.strerror}", where=folder) from e
+        for start in range(0, n, BATCH):
+            index = np.arange(start, min(start + BATCH, n))
+            batches.append(_write_images(images, index, seed=seed, size=size, workers=workers))
+            bar.update(len(index))
     truth, table = (pd.concat(frames, ignore_index=True) for frames in zip(*batches, strict=True))
     ids = pd.DataFrame({"asset_id": np.arange(1, n + 1), "dr7objid": table["dr7objid"]})
     mapping = pd.DataFrame({"objid": ids["dr7objid"], "sample": table["sample"], "asset_id": ids["asset_id"]})
