@@ -1,0 +1,32 @@
+"""The distribution over latents that an encoder gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["LatentPosterior"]
+
+
+@dataclass(frozen=True)
+class LatentPosterior:
+    """A diagonal normal over latents.
+
+    Attributes
+    ----------
+    mean, log_var : Tensor
+        ``(n, channel, y, x)``.
+    """
+
+    mean: Tensor
+    log_var: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Draw latents from unit normal numbers of the same shape."""
+        return self.mean + torch.exp(0.5 * self.log_var) * noise
+
+    def kl(self) -> Tensor:
+        """Divergence from the unit normal, nats per latent element, ``(n,)`` (Kingma & Welling 2014, Appendix B)."""
+        return 0.5 * (self.mean.square() + self.log_var.exp() - 1 - self.log_var).flatten(1).mean(1)

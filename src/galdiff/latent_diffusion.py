@@ -1,0 +1,205 @@
+"""`LatentDiffusion`: a trained model as an astronomer uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from galdiff.data import CutoutDataset
+from galdiff.errors import GaldiffError
+from galdiff.model import DiffusionModel, resolve_device
+from galdiff.pipeline import Settings, run
+from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Votes
+
+__all__ = ["LatentDiffusion"]
+
+
+class LatentDiffusion:
+    """Conditional latent diffusion: images with the morphology or substructure that is asked for.
+
+    Use `load` for what ``galdiff-train`` wrote, or `fit` to train from Python.
+
+    Parameters
+    ----------
+    model : DiffusionModel
+        The trained parts.
+
+    Examples
+    --------
+    >>> model = LatentDiffusion.load("runs/quickstart")  # doctest: +SKIP
+    >>> model.sample(16, votes={"spiral": 0.9}, seed=0)  # doctest: +SKIP
+    """
+
+    def __init__(self, model: DiffusionModel) -> None:
+        self.model = model
+
+    @property
+    def schema(self) -> ConditionSchema:
+        """What the model can be asked for."""
+        return self.model.schema
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str = "auto") -> LatentDiffusion:
+        """Read a run directory or what `save` wrote.
+
+        Parameters
+        ----------
+        folder : path-like
+            The folder.
+        device : str
+            "auto", "cpu" or "cuda".
+
+        Raises
+        ------
+        CheckpointError
+            Where there is no finished denoiser, or a part is damaged.
+        """
+        return cls(DiffusionModel.load(folder, device=resolve_device(device)))
+
+    @classmethod
+    def fit(
+        cls, dataset: CutoutDataset, folder: str | Path, *, settings: Settings | None = None, device: str = "auto"
+    ) -> LatentDiffusion:
+        """Train on a dataset; run again after an interruption, it goes on.
+
+        Parameters
+        ----------
+        dataset : CutoutDataset
+            Any of galdiff's datasets, or your own subclass.
+        folder : path-like
+            The run directory.
+        settings : Settings, optional
+            Sizes and lengths; by default those for 64-pixel cutouts on a CPU.
+        device : str
+            "auto", "cpu" or "cuda".
+        """
+        stages = ("cutouts", "autoencoder", "latents", "denoiser")
+        run(folder, lambda: dataset, settings or Settings(), stages=stages, device=device)
+        return cls.load(folder, device=device)
+
+    def save(self, folder: str | Path) -> None:
+        """Write a self-contained folder: ``autoencoder/`` and ``denoiser/`` (each loadable on its own), a model card."""
+        self.model.save(folder)
+        Path(folder, "README.md").write_text(self._card())
+
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        sampler: str | None = None,
+        noise: bool = True,
+        batch: int = 64,
+        **conditions: Any,
+    ) -> xr.DataArray:
+        """Draw images.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        seed : int
+            Number of the first sample; sample ``seed + i`` is the same image in any call, batch or machine.
+        steps : int, optional
+            Sampler steps; by default the catalog file's.
+        guidance : float, optional
+            Weight of classifier-free guidance: 1 is the conditional model as trained, above exaggerates what is asked
+            for, 0 ignores it. By default the catalog file's.
+        sampler : str, optional
+            "heun", "dpmpp_2m" or "euler".
+        noise : bool
+            With the sky noise; False gives the mean image.
+        batch : int
+            Samples at once; no sample depends on it.
+        **conditions
+            Fields of `schema`: a class name, a number, or for votes a mapping such as ``votes={"spiral": 0.9}``, which
+            fixes those answers, renormalises within their question and masks the others. A sequence of ``n`` values
+            asks sample by sample. What is not named is left open.
+
+        Returns
+        -------
+        xarray.DataArray
+            Pixel values ``(sample, band, y, x)``, float32, in the unit of the training images (``attrs["units"]``), with
+            the seeds and the conditions as coordinates.
+
+        Raises
+        ------
+        GaldiffError
+            For an unknown condition, class or answer, with the nearest known one.
+        """
+        if n < 1:
+            raise GaldiffError(f"cannot draw {n} samples", remedy="Ask for one or more")
+        asked = self.schema.ask(n, conditions)
+        drawn = self.model.sampler(sampler=sampler, steps=steps, guidance=guidance)
+        seeds = seed + torch.arange(n)
+        images = torch.cat(list(self.model.generate(drawn, seeds, asked, noise=noise, batch=batch)))
+        chosen = {"steps": steps, "guidance": guidance, "sampler": sampler}
+        used = {k: v for k, v in {**self.model.sampling, **{k: v for k, v in chosen.items() if v is not None}}.items()}
+        coords = {"seed": ("sample", seeds.numpy()), **condition_coordinates(self.schema, asked)}
+        return self._array(images.numpy(), coords, used)
+
+    def reconstruct(self, images: Any, *, noise: bool = False) -> xr.DataArray:
+        """Encode and decode.
+
+        Parameters
+        ----------
+        images : array_like
+            Pixel values ``(sample, band, y, x)`` of the model's size.
+        noise : bool
+            With a draw of the sky noise.
+
+        Returns
+        -------
+        xarray.DataArray
+            Same shape and unit.
+        """
+        pixels = torch.as_tensor(np.asarray(images, dtype=np.float32))
+        expected = (len(self.model.format.bands), self.model.format.size, self.model.format.size)
+        if tuple(pixels.shape[1:]) != expected:
+            raise GaldiffError(
+                f"images are {tuple(pixels.shape)}, the model's are (n, {', '.join(map(str, expected))})"
+            )
+        return self._array(self.model.reconstruct(pixels, noise=noise).numpy(), {}, {})
+
+    def _array(self, images: np.ndarray, coords: Mapping[str, Any], attrs: Mapping[str, Any]) -> xr.DataArray:
+        bands = {"band": list(self.model.format.bands)}
+        attrs = {"units": self.model.format.unit, **{k: v for k, v in attrs.items() if not isinstance(v, dict)}}
+        return xr.DataArray(images, dims=("sample", "band", "y", "x"), coords={**bands, **coords}, attrs=attrs)
+
+    def _card(self) -> str:
+        image = self.model.format
+        fields = "\n".join(f"- `{f.name}` ({f.kind})" for f in self.schema.fields) or "- none"
+        return (
+            "# A galdiff model\n\n"
+            f"Images of {image.size} x {image.size} pixels, bands {', '.join(image.bands)}, unit `{image.unit}`.\n\n"
+            f"Conditions:\n\n{fields}\n\n"
+            "```python\nfrom galdiff import LatentDiffusion\n\n"
+            'model = LatentDiffusion.load("this folder")\nimages = model.sample(16, seed=0)\n```\n'
+        )
+
+
+def condition_coordinates(schema: ConditionSchema, conditions: Conditions) -> dict[str, tuple[Any, np.ndarray]]:
+    """Return conditions as coordinates along ``sample``: class names, numbers, vote fractions; NaN or "" where open."""
+    coords: dict[str, tuple[Any, np.ndarray]] = {}
+    for field in schema.fields:
+        value, mask = conditions.values[field.name].numpy(), conditions.masks[field.name].numpy()
+        if isinstance(field, Class):
+            coords[field.name] = ("sample", np.where(mask, np.asarray(field.classes)[value], ""))
+        elif isinstance(field, Votes):
+            for q, question in enumerate(field.tree.questions):
+                columns = field.tree.answer_slice(q)
+                votes = value[:, columns]
+                fractions = votes / np.maximum(votes.sum(1, keepdims=True), 1e-9)
+                for answer, fraction in zip(question.answers, fractions.T, strict=True):
+                    if mask[:, q].any():
+                        coords[answer.alias] = ("sample", np.where(mask[:, q], fraction, np.nan).astype(np.float32))
+        else:
+            coords[field.name] = ("sample", np.where(mask, value, np.nan).astype(np.float32))
+    return coords

@@ -1,0 +1,371 @@
+"""Stores of rows: the Zarr v3 protocol that the cutout cache and the latent store share.
+
+A store is a group with one or more sharded arrays ``(sample, …)``, the ids, the split and the condition columns with
+their masks. Each shard is written once, whole, by one writer; a line of ``journal.jsonl`` with the SHA-256 of its
+values follows it; the attribute ``complete`` comes last. A missing shard is an error and never zeros.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+import zarr
+import zarr.codecs
+import zarr.errors
+
+from galdiff.atomic import append_line, resource_errors
+from galdiff.errors import StoreError
+from galdiff.schema.conditions import Conditions, ConditionSchema, Votes
+
+__all__ = ["RowStore"]
+
+_VERSION = 1
+_CODECS = {"bytes", "crc32c", "sharding_indexed", "vlen-utf8", "zstd", "transpose"}
+_LOCK = "writer.lock"
+
+
+class RowStore:
+    """A group of row arrays on disk; subclasses name the arrays. Made by `create` or `open`.
+
+    Attributes
+    ----------
+    path : Path
+        The group's folder.
+    attrs : dict
+        Its attributes.
+    ids : numpy.ndarray
+        int64 or str ``(n,)``.
+    split : numpy.ndarray
+        str ``(n,)``: train, validation, test or skipped.
+    schema : ConditionSchema
+        The conditions' fields.
+    """
+
+    KIND: ClassVar[str]
+    ARRAYS: ClassVar[tuple[str, ...]]
+
+    def __init__(self, path: Path, group: zarr.Group) -> None:
+        self.path, self.group = path, group
+        self.attrs: dict[str, Any] = dict(group.attrs)
+        self.schema = ConditionSchema.from_dict(self.attrs["schema"])
+        self.ids = np.asarray(group["id"][:])  # type: ignore[index]
+        if self.ids.dtype.kind != "i":
+            self.ids = self.ids.astype(str)
+        self.split = np.asarray(group["split"][:]).astype(str)  # type: ignore[index]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def _create(
+        cls,
+        path: Path,
+        *,
+        arrays: Mapping[str, tuple[tuple[int, ...], str, tuple[str, ...], tuple[int, int]]],
+        ids: np.ndarray,
+        split: np.ndarray,
+        conditions: Conditions,
+        schema: ConditionSchema,
+        attrs: Mapping[str, Any],
+    ) -> Self:
+        """Make the group, or go on with an unfinished one of the same rows.
+
+        ``arrays`` maps names to (row shape, dtype, dimension names, (rows a chunk, rows a shard)).
+        """
+        path = Path(path)
+        attrs = {**attrs, "kind": cls.KIND, "version": _VERSION, "schema": schema.to_dict(), "complete": False}
+        attrs["rows"] = _digest(np.asarray(ids).astype(str), np.asarray(split).astype(str))
+        if (path / "zarr.json").is_file():
+            group = _open(path, mode="r+")
+            same = {k: v for k, v in group.attrs.items() if k != "complete"}
+            wanted = json.loads(json.dumps({k: v for k, v in attrs.items() if k != "complete"}))
+            if group.attrs.get("complete") or any(same.get(k) != v for k, v in wanted.items()):
+                remedy = "Move it away, or give another path"
+                raise StoreError("there is a store here already that was made from other inputs", where=path, remedy=remedy)
+        else:
+            with resource_errors(path):
+                path.mkdir(parents=True, exist_ok=True)
+                group = zarr.open_group(path, mode="w", zarr_format=3)
+                for name, (shape, dtype, dims, (chunk, shard)) in arrays.items():
+                    group.create_array(
+                        name,
+                        shape=(len(ids), *shape),
+                        chunks=(chunk, *shape),
+                        shards=(shard, *shape),
+                        dtype=dtype,
+                        fill_value=float("nan"),
+                        compressors=None,
+                        serializer=zarr.codecs.BytesCodec(),
+                        filters=None,
+                        dimension_names=("sample", *dims),
+                    )
+                cls._columns(group, ids, split, conditions, schema)
+                # The attributes are written after all arrays exist: a group without them is not a store yet.
+                group.attrs.update(attrs)
+        cls._lock(path)
+        return cls(path, group)
+
+    @staticmethod
+    def _columns(
+        group: zarr.Group, ids: np.ndarray, split: np.ndarray, conditions: Conditions, schema: ConditionSchema
+    ) -> None:
+        def column(name: str, data: np.ndarray, *dims: str, **attrs: Any) -> None:
+            if data.dtype.kind in "OU":
+                data = data.astype(f"<U{max(1, *(len(v) for v in data.astype(str)))}" if len(data) else "<U1")
+                array = group.create_array(
+                    name, shape=data.shape, dtype="str", chunks=data.shape, dimension_names=("sample", *dims)
+                )
+                array[:] = data.astype(object)
+            else:
+                array = group.create_array(
+                    name, shape=data.shape, dtype=data.dtype, chunks=data.shape, dimension_names=("sample", *dims)
+                )
+                array[:] = data
+            array.attrs.update(attrs)
+
+        ids = np.asarray(ids)
+        column("id", ids if ids.dtype.kind == "i" else ids.astype(str), description="identifier in the source catalog")
+        column("split", np.asarray(split).astype(str))
+        for f in schema.fields:
+            dims = (f"{f.name}_answer",) if isinstance(f, Votes) else ()
+            mask_dims = (f"{f.name}_question",) if isinstance(f, Votes) else ()
+            column(f.name, conditions.values[f.name].numpy(), *dims, kind=f.kind)
+            column(f"{f.name}_mask", conditions.masks[f.name].numpy(), *mask_dims, description="where it is known")
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Open a finished store.
+
+        Raises
+        ------
+        StoreError
+            Where it is absent, unfinished, of another kind, has a codec that is not allowed, or lacks a shard.
+        """
+        path = Path(path)
+        if not (path / "zarr.json").is_file():
+            raise StoreError("there is no store here", where=path, remedy="Run the stage that writes it")
+        group = _open(path, mode="r")
+        if group.attrs.get("kind") != cls.KIND or group.attrs.get("version") != _VERSION:
+            raise StoreError(f"this is not a {cls.KIND} store of version {_VERSION}", where=path)
+        if group.attrs.get("complete") is not True:
+            remedy = "Run the stage again: it goes on where it was stopped"
+            raise StoreError("the store is not complete", where=path, remedy=remedy)
+        try:
+            store = cls(path, group)
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise StoreError(f"its metadata or columns are damaged: {error}", where=path) from error
+        if _digest(store.ids.astype(str)) != store.attrs.get("ids_sha256"):
+            raise StoreError("its ids do not match their hash", where=path, remedy="Write it again")
+        journal = store._journal()
+        lost = [k for k in range(store.shards) if k not in journal]
+        for k in range(store.shards):
+            lost += [k for name in cls.ARRAYS if not store._shard_path(name, k).is_file()]
+        if lost:
+            raise StoreError(f"shard {lost[0]} is missing", where=path, remedy="Write the store again")
+        return store
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return -(-len(self.ids) // self._shard_rows)
+
+    @property
+    def _shard_rows(self) -> int:
+        shards = self.group[self.ARRAYS[0]].shards  # type: ignore[union-attr]
+        return int(shards[0])  # type: ignore[index]
+
+    def _shard_path(self, name: str, k: int) -> Path:
+        rank = len(self.group[name].shape)  # type: ignore[union-attr]
+        return self.path / name / "c" / "/".join([str(k), *["0"] * (rank - 1)])
+
+    def shard_rows(self, k: int) -> slice:
+        """Rows of a shard."""
+        return slice(k * self._shard_rows, min(len(self.ids), (k + 1) * self._shard_rows))
+
+    def rows(self, split: str) -> np.ndarray:
+        """Row numbers of a split, int64, ascending."""
+        return np.flatnonzero(self.split == split)
+
+    def conditions(self) -> Conditions:
+        """All rows' conditions."""
+        names = [f.name for f in self.schema.fields]
+        values = {name: torch.from_numpy(self.group[name][:]) for name in names}  # type: ignore[index]
+        masks = {name: torch.from_numpy(self.group[f"{name}_mask"][:]) for name in names}  # type: ignore[index]
+        return Conditions(values, masks)
+
+    def read(self, name: str, rows: np.ndarray | None = None) -> np.ndarray:
+        """Read rows of an array in one pass over its shards.
+
+        Parameters
+        ----------
+        name : str
+            Name of the array.
+        rows : numpy.ndarray, optional
+            int64 row numbers, any order; all by default.
+
+        Raises
+        ------
+        StoreError
+            Where a shard is damaged (every chunk has a checksum).
+        """
+        array = self.group[name]
+        rows = np.arange(len(self.ids)) if rows is None else np.asarray(rows, dtype=np.int64)
+        out = np.empty((len(rows), *array.shape[1:]), array.dtype)  # type: ignore[union-attr]
+        for k in np.unique(rows // self._shard_rows):
+            part = self.shard_rows(int(k))
+            values = self._read_shard(name, int(k))
+            here = np.flatnonzero(rows // self._shard_rows == k)
+            out[here] = values[rows[here] - part.start]
+        return out
+
+    def _read_shard(self, name: str, k: int) -> np.ndarray:
+        if not self._shard_path(name, k).is_file():
+            raise StoreError(f"shard {k} of '{name}' is missing", where=self.path, remedy="Write the store again")
+        try:
+            return np.asarray(self.group[name][self.shard_rows(k)])  # type: ignore[index]
+        except (ValueError, OSError, RuntimeError, IndexError, zarr.errors.BaseZarrError) as error:
+            remedy = "Write the store again"
+            raise StoreError(f"shard {k} of '{name}' is damaged: {error}", where=self.path, remedy=remedy) from error
+
+    def missing_shards(self) -> Iterator[int]:
+        """Yield the shards that are still to be written; journaled ones are read back and verified first."""
+        journal = self._journal()
+        for k in range(self.shards):
+            if k not in journal or not self._sound(k, journal[k]):
+                yield k
+
+    def verify(self) -> list[int]:
+        """Re-read everything; return the shards whose values are not those that were written."""
+        journal = self._journal()
+        return [k for k in range(self.shards) if k not in journal or not self._sound(k, journal[k])]
+
+    def _sound(self, k: int, digest: str) -> bool:
+        try:
+            return _digest(*(self._read_shard(name, k) for name in self.ARRAYS)) == digest
+        except StoreError:
+            return False
+
+    def _journal(self) -> dict[int, str]:
+        path = self.path / "journal.jsonl"
+        lines = path.read_text().splitlines() if path.is_file() else []
+        entries = {}
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                entries[int(entry["shard"])] = str(entry["sha256"])
+            except (ValueError, KeyError, TypeError):
+                continue  # a line cut by a crash: its shard is written again
+        return entries
+
+    def _write_shard(self, k: int, **arrays: np.ndarray) -> None:
+        rows = self.shard_rows(k)
+        stored = []
+        for name in self.ARRAYS:
+            array = self.group[name]
+            values = np.asarray(arrays[name], dtype=array.dtype)  # type: ignore[union-attr]
+            if values.shape != (rows.stop - rows.start, *array.shape[1:]):  # type: ignore[union-attr]
+                raise StoreError(f"shard {k} of '{name}' got shape {values.shape}", where=self.path)
+            bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+            if bad.any():
+                named = ", ".join(str(i) for i in self.ids[rows][bad][:5])
+                raise StoreError(f"'{name}' of {int(bad.sum())} rows is not finite (ids {named})", where=self.path)
+            stored.append(values)
+        with resource_errors(self.path):
+            for name, values in zip(self.ARRAYS, stored, strict=True):
+                self.group[name][rows] = values  # type: ignore[index]
+                _sync(self._shard_path(name, k))
+        line = {"shard": k, "rows": rows.stop - rows.start, "sha256": _digest(*stored)}
+        append_line(self.path / "journal.jsonl", json.dumps(line))
+
+    def _finish(self, **attrs: Any) -> None:
+        bad = self.verify()
+        if bad:
+            raise StoreError(f"shards {bad} are not written", where=self.path, remedy="Run the stage again")
+        self.attrs |= {**attrs, "ids_sha256": _digest(self.ids.astype(str)), "complete": True}
+        with resource_errors(self.path):
+            self.group.attrs.update(self.attrs)
+            _sync(self.path / "zarr.json")
+            (self.path / _LOCK).unlink(missing_ok=True)
+
+    @staticmethod
+    def _lock(path: Path) -> None:
+        """Refuse a second writer that lives on this machine; a dead one's lock is taken over."""
+        lock = path / _LOCK
+        me = {"pid": os.getpid(), "host": socket.gethostname()}
+        try:
+            with open(lock, "x") as file:
+                json.dump(me, file)
+            return
+        except FileExistsError:
+            pass
+        try:
+            owner = json.loads(lock.read_text())
+            pid, host = int(owner["pid"]), owner["host"]
+        except (ValueError, KeyError, TypeError):
+            pid, host = -1, me["host"]  # cut by a crash
+        if host != me["host"]:
+            remedy = f"If it is dead, delete {lock}"
+            raise StoreError(f"another writer on {host} (pid {pid}) has this store", where=path, remedy=remedy)
+        if pid > 0 and pid != me["pid"] and _alive(pid):
+            remedy = "Wait until it ends, or end it"
+            raise StoreError(f"another writer (pid {pid}) has this store", where=path, remedy=remedy)
+        lock.write_text(json.dumps(me))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        if array.dtype.kind == "U":
+            digest.update("\n".join(array.tolist()).encode())
+        else:
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _open(path: Path, *, mode: Any) -> zarr.Group:
+    """Open a group after looking at its metadata: Zarr v3 and codecs that can execute nothing."""
+    try:
+        for file in [path / "zarr.json", *path.glob("*/zarr.json")]:
+            meta = json.loads(file.read_text())
+            if meta.get("zarr_format") != 3:
+                raise StoreError("this is not Zarr format 3", where=file)
+            for name in _codec_names(meta):
+                if name not in _CODECS:
+                    raise StoreError(f"codec '{name}' is not allowed", where=file)
+        return zarr.open_group(path, mode=mode, zarr_format=3)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, zarr.errors.BaseZarrError) as error:
+        raise StoreError(f"its metadata is damaged: {error}", where=path, remedy="Write the store again") from error
+
+
+def _codec_names(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if key in ("codecs", "index_codecs") and isinstance(part, list):
+                yield from (str(codec.get("name")) for codec in part)
+            yield from _codec_names(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _codec_names(part)

@@ -1,0 +1,247 @@
+r"""The trained model: an autoencoder, a denoiser of its whitened latents, and the map back to pixel values.
+
+A sample is :math:`x = s^{-1}(D(\mu + \varsigma z))` with z from the denoiser's sampler, :math:`\mu, \varsigma` the
+channel statistics of the latents of the training split, D the decoder with its sky noise and s the stretch. Sample
+number ``seed`` starts from the same noise in any batch and on any device.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from galdiff.atomic import atomic_write, sha256_file, sha256_json, write_json
+from galdiff.autoencoder import PARTS, Autoencoder
+from galdiff.data.stretch import Stretch
+from galdiff.diffusion import ClassifierFree, Denoiser, Sampler, Schedule, build_sampler
+from galdiff.errors import CheckpointError, GaldiffError
+from galdiff.nn import build_backbone
+from galdiff.randomness import normal
+from galdiff.schema.conditions import Conditions, ConditionSchema
+
+__all__ = ["DiffusionModel", "ImageFormat", "build_denoiser"]
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """What the images are: everything between a file's pixel values and the network.
+
+    Attributes
+    ----------
+    bands : tuple of str
+        Names of the bands.
+    size : int
+        Side of the cutouts in pixels.
+    unit : str
+        "display" (8-bit images as value / 255) or a FITS unit.
+    stretch : Stretch
+        The invertible map from pixel values to the network's range.
+    """
+
+    bands: tuple[str, ...]
+    size: int
+    unit: str
+    stretch: Stretch
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON description; `from_dict` is its inverse."""
+        stretch = self.stretch.to_dict()
+        return {"bands": list(self.bands), "size": self.size, "unit": self.unit, "stretch": stretch}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> ImageFormat:
+        """Build from `to_dict`'s description."""
+        stretch = Stretch.from_dict(fields["stretch"])
+        return cls(tuple(fields["bands"]), int(fields["size"]), fields["unit"], stretch)
+
+    def pixels(self, x: Tensor) -> Tensor:
+        """Map stretched images to pixel values; display values are those that an 8-bit file can hold."""
+        values = self.stretch.inverse(x)
+        return values.clamp(0.0, 1.0) if self.unit == "display" else values
+
+
+def build_denoiser(
+    backbone: Mapping[str, Any], schema: ConditionSchema, schedule: Mapping[str, Any], prediction: str
+) -> Denoiser:
+    """Build a denoiser of unit-variance latents from its description."""
+    return Denoiser(build_backbone(dict(backbone), schema), Schedule.from_dict(schedule), prediction=prediction)
+
+
+@dataclass(frozen=True)
+class DiffusionModel:
+    """Autoencoder and denoiser of one image format.
+
+    Attributes
+    ----------
+    autoencoder : Autoencoder
+        Pixels to latents and back.
+    denoiser : Denoiser
+        Over whitened latents.
+    schema : ConditionSchema
+        What it can be asked for.
+    format : ImageFormat
+        Bands, size, unit, stretch.
+    latent_mean, latent_std : Tensor
+        Channel statistics ``(channel,)``.
+    sampling : dict
+        Default sampler, steps and guidance.
+    """
+
+    autoencoder: Autoencoder
+    denoiser: Denoiser
+    schema: ConditionSchema
+    format: ImageFormat
+    latent_mean: Tensor
+    latent_std: Tensor
+    sampling: Mapping[str, Any]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return self.latent_mean.device
+
+    def to(self, device: torch.device | str) -> DiffusionModel:
+        """Move the model to a device."""
+        return replace(
+            self,
+            autoencoder=self.autoencoder.to(device),
+            denoiser=self.denoiser.to(device),
+            latent_mean=self.latent_mean.to(device),
+            latent_std=self.latent_std.to(device),
+        )
+
+    def sampler(
+        self, *, sampler: str | None = None, steps: int | None = None, guidance: float | None = None
+    ) -> Sampler:
+        """Build a sampler; what is not given is the model's default."""
+        chosen = {**self.sampling, **{k: v for k, v in (("sampler", sampler), ("steps", steps)) if v is not None}}
+        weight = self.sampling["guidance"] if guidance is None else guidance
+        denoiser = self.denoiser if weight == 1 else ClassifierFree(self.denoiser, weight)
+        return build_sampler(chosen["sampler"], denoiser, steps=chosen["steps"])
+
+    @torch.no_grad()
+    def generate(
+        self, sampler: Sampler, seeds: Tensor, conditions: Conditions, *, noise: bool = True, batch: int = _BATCH
+    ) -> Iterator[Tensor]:
+        """Yield batches of pixel values ``(≤ batch, band, y, x)`` on the CPU.
+
+        Parameters
+        ----------
+        sampler : Sampler
+            From `sampler`.
+        seeds : Tensor
+            int64 ``(n,)``, one number a sample.
+        conditions : Conditions
+            ``n`` rows.
+        noise : bool
+            Draw the sky noise too; False gives the mean image.
+        batch : int
+            Samples at once; the samples do not depend on it.
+        """
+        side = self.format.size // self.autoencoder.factor
+        shape = (self.autoencoder.latent_channels, side, side)
+        for rows in torch.arange(len(seeds)).split(batch):
+            index = seeds[rows].to(self.device)
+            z = sampler(normal(0, "sample", index, shape, device=self.device), conditions[rows].to(self.device))
+            decoded = self.autoencoder.decode(self.unwhiten(z))
+            x = decoded.sample(0, index) if noise else decoded.mean
+            yield self.format.pixels(x.float()).cpu()
+
+    @torch.no_grad()
+    def reconstruct(self, pixels: Tensor, *, noise: bool = False) -> Tensor:
+        """Encode and decode pixel values ``(n, band, y, x)``, without sampling the posterior."""
+        parts = []
+        for start in range(0, len(pixels), _BATCH):
+            x = self.format.stretch(pixels[start : start + _BATCH].to(self.device))
+            decoded = self.autoencoder.decode(self.autoencoder.encode(x).mean)
+            index = torch.arange(start, start + len(x), device=self.device)
+            parts.append(self.format.pixels(decoded.sample(0, index) if noise else decoded.mean).cpu())
+        return torch.cat(parts)
+
+    def whiten(self, z: Tensor) -> Tensor:
+        """Latents to zero mean and unit variance by channel."""
+        return (z - self.latent_mean.view(-1, 1, 1)) / self.latent_std.view(-1, 1, 1)
+
+    def unwhiten(self, z: Tensor) -> Tensor:
+        """Undo `whiten`."""
+        return z * self.latent_std.view(-1, 1, 1) + self.latent_mean.view(-1, 1, 1)
+
+    def save_denoiser(self, folder: Path) -> None:
+        """Write the denoiser's ``weights.safetensors`` and, last, ``spec.json``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {k: v.detach().cpu().contiguous() for k, v in self.denoiser.state_dict().items()}
+        with atomic_write(folder / "weights.safetensors") as file:
+            file.write(safetensors.torch.save(tensors))
+        spec = {
+            "backbone": self.denoiser.backbone.spec,
+            "schedule": self.denoiser.schedule.to_dict(),
+            "prediction": self.denoiser.prediction,
+            "schema": self.schema.to_dict(),
+            "format": self.format.to_dict(),
+            "latent_mean": self.latent_mean.tolist(),
+            "latent_std": self.latent_std.tolist(),
+            "sampling": dict(self.sampling),
+        }
+        write_json(folder / "spec.json", spec)
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``autoencoder/`` and ``denoiser/``, each loadable on its own."""
+        folder = Path(folder)
+        self.autoencoder.save(folder / "autoencoder")
+        self.save_denoiser(folder / "denoiser")
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: torch.device | str = "cpu") -> DiffusionModel:
+        """Read a run directory or what `save` wrote.
+
+        Raises
+        ------
+        CheckpointError
+            Where a part is missing, damaged or of another architecture.
+        """
+        folder = Path(folder)
+        if not (folder / "denoiser" / "spec.json").is_file():
+            remedy = "Give a run directory whose denoiser stage is finished, or a saved model"
+            raise CheckpointError("there is no trained denoiser here", where=folder, remedy=remedy)
+        autoencoder = Autoencoder.load(folder / "autoencoder")
+        try:
+            spec = json.loads((folder / "denoiser" / "spec.json").read_text())
+            schema = ConditionSchema.from_dict(spec["schema"])
+            denoiser = build_denoiser(spec["backbone"], schema, spec["schedule"], spec["prediction"])
+            denoiser.load_state_dict(safetensors.torch.load_file(folder / "denoiser" / "weights.safetensors"))
+            model = cls(
+                autoencoder,
+                denoiser.eval(),
+                schema,
+                ImageFormat.from_dict(spec["format"]),
+                torch.tensor(spec["latent_mean"]),
+                torch.tensor(spec["latent_std"]),
+                spec["sampling"],
+            )
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+            raise CheckpointError(f"cannot load the denoiser: {error}", where=folder / "denoiser") from error
+        return model.to(device)
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turn "auto", "cpu", "cuda" or "cuda:1" into a device that is there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise GaldiffError(f"device '{name}' was asked for but CUDA is not available", remedy="Use --device cpu")
+    return torch.device(name)
+
+
+def weights_hash(folder: Path) -> str:
+    """SHA-256 of an autoencoder's weights: what a latent store is tied to."""
+    return sha256_json([sha256_file(folder / f"{part}.safetensors") for part in PARTS])

@@ -1,0 +1,80 @@
+r"""Embedding of conditions with masks.
+
+Every field becomes features that are zero where the field is masked, with a flag that says so; one two-layer
+perceptron mixes them. Votes enter by the mean and the concentration of their Dirichlet posterior,
+
+.. math:: \bar p_a = \frac{\alpha_0 + n_a}{\sum_b \alpha_0 + n_b}, \qquad \log\Bigl(1 + \sum_b n_b\Bigr),
+
+question by question, so that an unreached question, few votes and many votes are three different inputs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Votes
+
+__all__ = ["ConditionEmbedding"]
+
+_HARMONICS = 8
+
+
+class ConditionEmbedding(nn.Module):
+    """Map a batch of conditions to vectors.
+
+    Parameters
+    ----------
+    schema : ConditionSchema
+        What the conditions are.
+    width : int
+        Length of the vectors.
+    """
+
+    def __init__(self, schema: ConditionSchema, width: int) -> None:
+        super().__init__()
+        self.schema, self.width = schema, width
+        inputs = 0
+        for field in schema.fields:
+            if isinstance(field, Class):
+                inputs += len(field.classes)
+            elif isinstance(field, Votes):
+                inputs += len(field.tree.answers) + 2 * len(field.tree.questions)
+            else:
+                inputs += 2 * _HARMONICS + 2
+        self.mix = nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width)) if inputs else None
+
+    def features(self, conditions: Conditions) -> Tensor:
+        """Return the masked features, float32 ``(n, inputs)``."""
+        parts: list[Tensor] = []
+        for field in self.schema.fields:
+            value, mask = conditions.values[field.name], conditions.masks[field.name]
+            if isinstance(field, Class):
+                # Scaled so that a one-hot row has unit root mean square, like the other features.
+                one_hot = functional.one_hot(value, len(field.classes)).float()
+                parts.append(one_hot * mask[:, None] * math.sqrt(len(field.classes)))
+            elif isinstance(field, Votes):
+                for q in range(len(field.tree.questions)):
+                    votes = value[:, field.tree.answer_slice(q)]
+                    posterior = votes + field.prior
+                    mean = posterior / posterior.sum(1, keepdim=True) - 1 / votes.shape[1]
+                    count = torch.log1p(votes.sum(1, keepdim=True)) / 3
+                    known = mask[:, q : q + 1].float()
+                    parts.append(torch.cat([3 * mean, count, torch.ones_like(count)], dim=1) * known)
+            else:
+                x = (value[:, None] - field.mean) / field.std
+                angle = x * (math.pi / 8) * 2.0 ** torch.arange(_HARMONICS, device=x.device)
+                waves = torch.cat([x, angle.sin(), angle.cos(), torch.ones_like(x)], dim=1)
+                parts.append(waves * mask[:, None])
+        return torch.cat(parts, dim=1)
+
+    def forward(self, conditions: Conditions | None, n: int, device: torch.device) -> Tensor:
+        """Return vectors ``(n, width)``; no conditions at all are all masked."""
+        if self.mix is None:
+            return torch.zeros(n, self.width, device=device)
+        if conditions is None:
+            conditions = self.schema.empty(n).to(device)
+        return self.mix(self.features(conditions))

@@ -1,0 +1,144 @@
+"""Stage: train the denoiser on the latent store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from galdiff.autoencoder import Autoencoder, LatentPosterior
+from galdiff.diffusion import Objective
+from galdiff.latents import LatentStore
+from galdiff.latents.store import LatentTable
+from galdiff.model import DiffusionModel, ImageFormat, build_denoiser
+from galdiff.nn import dihedral, is_reflection
+from galdiff.randomness import integers, normal
+from galdiff.report.plots import render, save_grid
+from galdiff.schema.conditions import random_subset
+from galdiff.training import train
+
+__all__ = ["DenoiserTask", "train_denoiser"]
+
+_PLOTTED = 32
+
+
+class DenoiserTask:
+    """What the engine trains: a denoiser on whitened, sampled, turned latents.
+
+    Parameters
+    ----------
+    model : DiffusionModel
+        With the denoiser to train.
+    table : LatentTable
+        Latents and conditions of the training split, on the model's device.
+    objective : Objective
+        Time sampling and weighting.
+    seed : int
+        Seed of the run.
+    null : float
+        Share of samples trained without any condition.
+    augment : bool
+        Turn and reflect the latents (reflections swap mirror classes).
+    """
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        table: LatentTable,
+        objective: Objective,
+        *,
+        seed: int,
+        null: float = 0.1,
+        augment: bool = True,
+    ) -> None:
+        self.model, self.diffusion, self.table, self.objective = model.denoiser, model, table, objective
+        self.seed, self.null = seed, null
+        self.augment = augment and table.mean.shape[-1] == table.mean.shape[-2]
+        self.rows = len(table.mean)
+
+    def loss(self, rows: Tensor, positions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of the training rows at the global sample positions."""
+        table, device = self.table, self.table.mean.device
+        posterior = LatentPosterior(table.mean[rows].float(), table.log_var[rows].float())
+        noise = normal(self.seed, "latent", positions, posterior.mean.shape[1:], device=device)
+        z, conditions = self.diffusion.whiten(posterior.sample(noise)), table.conditions[rows]
+        if self.augment:
+            element = integers(self.seed, "dihedral", positions, 8).to(device)
+            z = dihedral(z, element)
+            conditions = self.diffusion.schema.mirror(conditions, is_reflection(element))
+        conditions = random_subset(conditions, seed=self.seed, index=positions, null=self.null)
+        loss = self.objective(self.model, z, seed=self.seed, index=positions, condition=conditions)
+        return loss.per_sample.mean(), {}
+
+    def plot(self, folder: Path, images: int) -> None:
+        """Write a picture of samples of the current weights with the conditions of the first training rows."""
+        n = min(_PLOTTED, self.rows)
+        sampler = self.diffusion.sampler(guidance=1.0)
+        batches = self.diffusion.generate(sampler, torch.arange(n), self.table.conditions[:n])
+        pixels = torch.cat(list(batches)).numpy()
+        save_grid(folder / f"samples-{images:09d}.png", render(pixels, self.diffusion.format.unit), columns=8)
+
+
+def train_denoiser(
+    store: LatentStore,
+    autoencoder: Autoencoder,
+    folder: Path,
+    *,
+    image_format: ImageFormat,
+    settings: Mapping[str, Any],
+    sampling: Mapping[str, Any],
+    seed: int,
+    device: torch.device,
+    metrics: Path,
+    budget: float | None = None,
+) -> DiffusionModel:
+    """Train and save; resumes where it was stopped.
+
+    Parameters
+    ----------
+    store : LatentStore
+        Finished, of this autoencoder.
+    autoencoder : Autoencoder
+        For pictures on the way, and for the model that comes out.
+    folder : Path
+        The stage's folder.
+    image_format : ImageFormat
+        Bands, size, unit and stretch of the cutouts.
+    settings : mapping
+        ``backbone``, ``schedule``, ``prediction``, ``objective``, ``null``, ``augment`` and ``training``.
+    sampling : mapping
+        Default ``sampler``, ``steps`` and ``guidance`` of the model.
+    seed, device, metrics, budget
+        As in `train_autoencoder`.
+    """
+    torch.manual_seed(seed)  # the initial weights
+    schema = store.schema
+    backbone = {**settings["backbone"], "channels": autoencoder.latent_channels}
+    denoiser = build_denoiser(backbone, schema, settings["schedule"], settings["prediction"])
+    model = DiffusionModel(
+        autoencoder,
+        denoiser,
+        schema,
+        image_format,
+        torch.tensor(store.attrs["channel_mean"]),
+        torch.tensor(store.attrs["channel_std"]),
+        dict(sampling),
+    ).to(device)
+    task = DenoiserTask(
+        model,
+        store.memory("train", device),
+        Objective(**settings["objective"]),
+        seed=seed,
+        null=settings["null"],
+        augment=settings["augment"],
+    )
+    result = train(
+        task, folder, seed=seed, device=device, metrics=metrics, stage="denoiser", budget=budget, **settings["training"]
+    )
+    model.denoiser.load_state_dict(result.ema_state)
+    model.denoiser.eval()
+    model.save_denoiser(folder)
+    return model

@@ -1,0 +1,141 @@
+"""The run directory: which stages are finished, from what inputs, and what to do when those have changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from galdiff.atomic import write_json
+from galdiff.errors import ResourceError, StaleRunError
+
+__all__ = ["ARTIFACTS", "STAGES", "Run", "differences"]
+
+ARTIFACTS: dict[str, tuple[str, ...]] = {
+    "cutouts": ("cutouts.zarr", "cutouts.skipped.jsonl"),
+    "autoencoder": ("autoencoder",),
+    "latents": ("latents.zarr",),
+    "denoiser": ("denoiser",),
+    "samples": ("samples.zarr",),
+    "evaluation": ("evaluation.json", "evaluation.zarr"),
+    "report": ("report.html",),
+}
+"""What every stage writes, in the order of the flow."""
+
+STAGES = tuple(ARTIFACTS)
+
+
+def differences(old: Any, new: Any, key: str = "") -> list[str]:
+    """List what differs between two JSON values, one line a leaf."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines = []
+        for name in sorted(old.keys() | new.keys()):
+            dotted = f"{key}.{name}" if key else name
+            lines += differences(old.get(name), new.get(name), dotted)
+        return lines
+    return [] if old == new else [f"{key}: {json.dumps(old)} -> {json.dumps(new)}"]
+
+
+class Run:
+    """A run directory.
+
+    A stage is finished when ``stages/<name>.json`` exists, which is written last and holds the inputs it was made
+    from. Its inputs include those of the stages before it, so that a change upstream is seen everywhere.
+
+    Parameters
+    ----------
+    folder : Path
+        The run directory; made if absent.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            (folder / "stages").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            remedy = "Give another folder with --out"
+            raise ResourceError(
+                f"cannot write the run directory: {error.strerror}", where=folder, remedy=remedy
+            ) from error
+
+    def record(self, stage: str) -> dict[str, Any] | None:
+        """Return a finished stage's record, None where it is not finished."""
+        try:
+            return dict(json.loads((self.folder / "stages" / f"{stage}.json").read_text()))
+        except FileNotFoundError:
+            return None
+
+    def begun(self, stage: str) -> dict[str, Any] | None:
+        """Return the inputs a stage was begun with, None where it was never begun."""
+        try:
+            return dict(json.loads((self.folder / "stages" / f"{stage}.begun.json").read_text()))
+        except FileNotFoundError:
+            return None
+
+    def do(self, stage: str, inputs: Mapping[str, Any], work: Callable[[], Mapping[str, Any] | None]) -> bool:
+        """Do a stage unless it is finished.
+
+        Parameters
+        ----------
+        stage : str
+            One of `STAGES`.
+        inputs : mapping
+            JSON: everything its result depends on.
+        work : callable
+            Does the stage, resuming what it finds; may return notes for the record.
+
+        Returns
+        -------
+        bool
+            Whether there was anything to do.
+
+        Raises
+        ------
+        StaleRunError
+            Where the stage was begun or finished from other inputs, with what changed.
+        """
+        inputs = json.loads(json.dumps(inputs))
+        record = self.record(stage)
+        before = record["inputs"] if record else self.begun(stage)
+        if before is not None and before != inputs:
+            changed = "\n  ".join(differences(before, inputs))
+            remedy = f"Undo the change, use another name, or archive the old one and do it again with --redo {stage}"
+            message = f"stage '{stage}' was made from other inputs:\n  {changed}\n"
+            raise StaleRunError(message, where=self.folder, remedy=remedy)
+        if record:
+            return False
+        write_json(self.folder / "stages" / f"{stage}.begun.json", inputs)
+        start = time.monotonic()
+        notes = work() or {}
+        seconds = round(time.monotonic() - start, 1)
+        write_json(self.folder / "stages" / f"{stage}.json", {"inputs": inputs, "seconds": seconds, **notes})
+        return True
+
+    def archive(self, stage: str) -> Path | None:
+        """Move a stage and everything made from it to ``archive/``; return where, None where there was nothing."""
+        stamp = time.strftime("%Y%m%dT%H%M%S")
+        target = self.folder / "archive" / f"{stamp}-{stage}"
+        number = 1
+        while target.exists():
+            target = self.folder / "archive" / f"{stamp}-{stage}-{(number := number + 1)}"
+        moved = False
+        for name in STAGES[STAGES.index(stage) :]:
+            records = (f"stages/{name}.json", f"stages/{name}.begun.json")
+            # Records go first: whatever is interrupted here, a stage without its files never looks finished.
+            for item in (*records, *ARTIFACTS[name]):
+                if (self.folder / item).exists():
+                    (target / item).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.move(self.folder / item, target / item)
+                    moved = True
+        if moved and (self.folder / "metrics.jsonl").exists():
+            shutil.copy2(self.folder / "metrics.jsonl", target / "metrics.jsonl")
+            self._forget_metrics(STAGES[STAGES.index(stage) :])
+        return target if moved else None
+
+    def _forget_metrics(self, stages: tuple[str, ...]) -> None:
+        path = self.folder / "metrics.jsonl"
+        lines = [line for line in path.read_text().splitlines(keepends=True) if json.loads(line)["stage"] not in stages]
+        path.write_text("".join(lines))

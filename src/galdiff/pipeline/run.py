@@ -1,0 +1,260 @@
+"""The flow: every stage in order, each finished once, in one run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from galdiff.atomic import sha256_json, write_text
+from galdiff.autoencoder import Autoencoder
+from galdiff.data import CutoutDataset
+from galdiff.data.stretch import Stretch
+from galdiff.errors import GaldiffError, StoreError
+from galdiff.latents import CutoutStore, LatentStore
+from galdiff.model import DiffusionModel, ImageFormat, resolve_device, weights_hash
+from galdiff.pipeline.autoencoder import train_autoencoder
+from galdiff.pipeline.cutouts import write_cutouts
+from galdiff.pipeline.denoiser import train_denoiser
+from galdiff.pipeline.latents import write_latents
+from galdiff.pipeline.records import ARTIFACTS, STAGES, Run
+from galdiff.pipeline.samples import write_samples
+from galdiff.pipeline.scores import write_scores
+from galdiff.report import write_report
+
+__all__ = ["Settings", "run"]
+
+_STRETCH_SAMPLE = 1024
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the stages need besides the data, as plain values.
+
+    Attributes
+    ----------
+    autoencoder : mapping
+        ``model``, ``loss``, ``training`` (`galdiff.pipeline.train_autoencoder`).
+    denoiser : mapping
+        ``backbone``, ``schedule``, ``prediction``, ``objective``, ``null``, ``augment``, ``training``
+        (`galdiff.pipeline.train_denoiser`).
+    sampling : mapping
+        ``sampler``, ``steps``, ``guidance``, ``n``, ``asks``.
+    evaluation : mapping
+        Arguments of `galdiff.pipeline.write_scores`.
+    split : mapping
+        Shares of ``train``, ``validation`` and ``test``.
+    seed : int
+        Seed of everything.
+    on_bad : {"fail", "skip"}
+        What to do with an unreadable file.
+    workers : int
+        Threads that decode images.
+    """
+
+    autoencoder: Mapping[str, Any]
+    denoiser: Mapping[str, Any]
+    sampling: Mapping[str, Any]
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    split: Mapping[str, float] = field(default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1})
+    seed: int = 0
+    on_bad: str = "fail"
+    workers: int = 2
+
+
+class _Flow:
+    """One run: loads what a stage needs from the files of the stages before it."""
+
+    def __init__(self, record: Run, dataset: Callable[[], CutoutDataset], settings: Settings, **where: Any) -> None:
+        self.record, self.folder, self.settings = record, record.folder, settings
+        self._dataset, self.where = dataset, where
+        self.device: torch.device = where["device"]
+
+    def inputs(self, stage: str) -> dict[str, Any]:
+        """Everything the stage's result depends on."""
+        s = self.settings
+        own: dict[str, Any] = {
+            "cutouts": {"data": self.where["data"], "split": dict(s.split), "on_bad": s.on_bad},
+            "autoencoder": {**s.autoencoder, "seed": s.seed, "budget": self.where["budget"][0]},
+            "latents": {},
+            "denoiser": {**s.denoiser, "seed": s.seed, "budget": self.where["budget"][1]},
+            "samples": {**s.sampling, "seed": s.seed},
+            "evaluation": dict(s.evaluation),
+            "report": {},
+        }[stage]
+        position = STAGES.index(stage)
+        # A report is drawn from the evaluation's files; every other stage depends on the one before it.
+        return {**own, "after": sha256_json(self.inputs(STAGES[position - 1]))} if position else own
+
+    def needs(self, stage: str) -> None:
+        """Refuse to begin a stage whose input is not there."""
+        for before in STAGES[: STAGES.index(stage)]:
+            if before != "report" and self.record.record(before) is None:
+                remedy = f"Run it first: --stages {before},{stage}"
+                raise GaldiffError(
+                    f"stage '{stage}' needs '{before}', which is not finished", where=self.folder, remedy=remedy
+                )
+
+    def cutouts(self) -> CutoutStore:
+        return CutoutStore.open(self.folder / "cutouts.zarr")
+
+    def image_format(self, store: CutoutStore) -> ImageFormat:
+        stretch = Stretch.from_dict(store.attrs["stretch"])
+        # Fitted on the training split alone: what it learns from other rows would leak into the figures.
+        stretch = stretch.fit(store.images(store.rows("train")[:_STRETCH_SAMPLE]))
+        return ImageFormat(tuple(store.attrs["bands"]), store.attrs["size"], store.attrs["unit"], stretch)
+
+    def do_cutouts(self) -> dict[str, Any]:
+        dataset = self._dataset()
+        attrs = {"stretch": dataset.stretch.to_dict(), "size": dataset.size, "source": dataset.fingerprint()}
+        s = self.settings
+        store = write_cutouts(
+            dataset,
+            self.folder / "cutouts.zarr",
+            split=dict(s.split),
+            on_bad=s.on_bad,
+            workers=s.workers,
+            attrs=attrs,
+        )
+        if not len(store.rows("train")):
+            raise GaldiffError(
+                "the training split is empty", where=self.folder, remedy="Give more images or a larger split.train"
+            )
+        return {"images": len(store.ids), "train": len(store.rows("train"))}
+
+    def do_autoencoder(self) -> None:
+        store = self.cutouts()
+        train_autoencoder(
+            store,
+            self.folder / "autoencoder",
+            image_format=self.image_format(store),
+            settings=self.settings.autoencoder,
+            seed=self.settings.seed,
+            device=self.device,
+            metrics=self.folder / "metrics.jsonl",
+            budget=self.where["budget"][0],
+        )
+
+    def autoencoder(self) -> Autoencoder:
+        return Autoencoder.load(self.folder / "autoencoder").to(self.device)
+
+    def do_latents(self) -> None:
+        store = self.cutouts()
+        write_latents(
+            store,
+            self.autoencoder(),
+            self.folder / "latents.zarr",
+            image_format=self.image_format(store),
+            device=self.device,
+            autoencoder_hash=weights_hash(self.folder / "autoencoder"),
+        )
+
+    def do_denoiser(self) -> None:
+        latents, cutouts = LatentStore.open(self.folder / "latents.zarr"), self.cutouts()
+        if latents.attrs["autoencoder"]["sha256"] != weights_hash(self.folder / "autoencoder"):
+            remedy = "Encode again with --redo latents"
+            raise StoreError(
+                "the latents are of another autoencoder", where=self.folder / "latents.zarr", remedy=remedy
+            )
+        train_denoiser(
+            latents,
+            self.autoencoder(),
+            self.folder / "denoiser",
+            image_format=self.image_format(cutouts),
+            settings=self.settings.denoiser,
+            sampling={k: self.settings.sampling[k] for k in ("sampler", "steps", "guidance")},
+            seed=self.settings.seed,
+            device=self.device,
+            metrics=self.folder / "metrics.jsonl",
+            budget=self.where["budget"][1],
+        )
+
+    def model(self) -> DiffusionModel:
+        return DiffusionModel.load(self.folder, device=self.device)
+
+    def do_samples(self) -> None:
+        s = self.settings
+        path = self.folder / "samples.zarr"
+        write_samples(self.model(), self.cutouts(), path, n=s.sampling["n"], asks=s.sampling["asks"], seed=s.seed)
+
+    def do_evaluation(self) -> None:
+        write_scores(self.folder, self.model(), self.cutouts(), seed=self.settings.seed, **self.settings.evaluation)
+
+    def do_report(self) -> None:
+        write_report(self.folder)
+
+
+def run(
+    folder: str | Path,
+    dataset: Callable[[], CutoutDataset],
+    settings: Settings,
+    *,
+    data: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    stages: Sequence[str] | None = None,
+    redo: Sequence[str] = (),
+    budget: tuple[float | None, float | None] = (None, None),
+    catalog_text: str = "",
+) -> Path:
+    """Run the flow, or the named stages of it; finished stages are skipped.
+
+    Parameters
+    ----------
+    folder : path-like
+        The run directory.
+    dataset : callable
+        Builds the dataset; called only when the cutout cache is to be written.
+    settings : Settings
+        Sizes and lengths of everything.
+    data : mapping, optional
+        JSON description of the dataset, compared with the run's earlier one; by default the dataset's fingerprint.
+    device : str
+        "auto", "cpu", "cuda", "cuda:1".
+    threads : int, optional
+        CPU threads of torch; results are bit-identical for equal counts.
+    stages : sequence of str, optional
+        Some of `STAGES`; all by default.
+    redo : sequence of str
+        Stages to archive, with everything made from them, and do again.
+    budget : pair of float, optional
+        Seconds of training for autoencoder and denoiser, instead of their counts of images.
+    catalog_text : str
+        Kept as ``catalog.yaml`` in the run directory.
+
+    Returns
+    -------
+    Path
+        The run directory.
+
+    Raises
+    ------
+    StaleRunError
+        Where a finished stage was made from other inputs.
+    """
+    chosen = _known(stages) if stages is not None else STAGES
+    if threads:
+        torch.set_num_threads(threads)
+    record = Run(Path(folder))
+    for stage in _known(redo):
+        record.archive(stage)
+    described = dict(data) if data is not None else dataset().fingerprint()
+    flow = _Flow(record, dataset, settings, data=described, device=resolve_device(device), budget=budget)
+    if catalog_text:
+        write_text(record.folder / "catalog.yaml", catalog_text)
+    for stage in STAGES:
+        if stage not in chosen:
+            continue
+        flow.needs(stage)
+        record.do(stage, flow.inputs(stage), getattr(flow, f"do_{stage}"))
+    return record.folder
+
+
+def _known(stages: Sequence[str]) -> list[str]:
+    for stage in stages:
+        if stage not in ARTIFACTS:
+            raise GaldiffError(f"unknown stage '{stage}'", remedy=f"Known: {', '.join(STAGES)}")
+    return list(stages)

@@ -1,0 +1,114 @@
+"""Stage: draw the samples that are scored and shown."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from galdiff.errors import GaldiffError
+from galdiff.latents import CutoutStore
+from galdiff.model import DiffusionModel
+from galdiff.progress import stage_progress
+from galdiff.schema.conditions import Class, Conditions, ConditionSchema
+
+__all__ = ["GRID_SEEDS", "default_asks", "held_out_rows", "write_samples"]
+
+GRID_SEEDS = 64
+_NEAR = 0.25  # a real object counts as an example of what was asked within this distance of the fractions
+
+
+def default_asks(schema: ConditionSchema) -> dict[str, dict[str, Any]]:
+    """Return one ask a class of the first class field; where there is none, one that asks for nothing."""
+    for field in schema.fields:
+        if isinstance(field, Class):
+            return {name: {field.name: name} for name in field.classes}
+    return {"any": {}}
+
+
+def held_out_rows(store: CutoutStore) -> np.ndarray:
+    """Return the rows that no stage trained on: validation and test, in order."""
+    return np.sort(np.concatenate([store.rows("validation"), store.rows("test")]))
+
+
+def write_samples(
+    model: DiffusionModel, cutouts: CutoutStore, path: Path, *, n: int, asks: Mapping[str, Any], seed: int
+) -> None:
+    """Write ``samples.zarr`` with its groups ``evaluation``, ``grid`` and ``real``.
+
+    Parameters
+    ----------
+    model : DiffusionModel
+        On its device.
+    cutouts : CutoutStore
+        For the held-out conditions and the real counterparts of the grids.
+    path : Path
+        The store, written whole under another name and renamed.
+    n : int
+        Samples for the figures, with the conditions of held-out objects; no more than there are.
+    asks : mapping
+        Names of grids and what they ask for.
+    seed : int
+        The figures' samples have the numbers ``1_000_000 * (seed + 1)`` and up; the grids' are 0…63.
+    """
+    asks = asks or default_asks(model.schema)
+    unfinished = path.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    conditions, held_out = cutouts.conditions(), held_out_rows(cutouts)
+    if not len(held_out):
+        raise GaldiffError("there are no held-out objects to compare with", remedy="Give split.test a larger share")
+    chosen = held_out[np.random.default_rng(seed).permutation(len(held_out))[:n]]
+    weights = sorted({1.0, float(model.sampling["guidance"])})
+    total = len(chosen) + len(asks) * GRID_SEEDS * len(weights)
+    with stage_progress("samples", total=total, unit="samples") as bar:
+
+        def draw(seeds: torch.Tensor, wanted: Conditions, guidance: float) -> np.ndarray:
+            parts = []
+            for part in model.generate(model.sampler(guidance=guidance), seeds, wanted):
+                parts.append(part.numpy())
+                bar.update(len(part))
+            return np.concatenate(parts)
+
+        # The figures ask whether the distribution is right, which is a question to the unguided model.
+        seeds = 1_000_000 * (seed + 1) + torch.arange(len(chosen))
+        images = draw(seeds, conditions[torch.from_numpy(chosen)], 1.0)
+        columns = {"seed": seeds.numpy(), "guidance": np.ones(len(chosen)), "row": chosen}
+        _write(unfinished, "evaluation", images, columns, model)
+        grid: list[np.ndarray] = []
+        for guidance in weights:
+            for ask in asks.values():
+                grid.append(draw(torch.arange(GRID_SEEDS), model.schema.ask(GRID_SEEDS, ask), guidance))
+    names = np.repeat(list(asks), GRID_SEEDS)
+    columns = {
+        "ask": np.tile(names, len(weights)),
+        "seed": np.tile(np.arange(GRID_SEEDS), len(asks) * len(weights)),
+        "guidance": np.repeat(weights, len(names)),
+    }
+    _write(unfinished, "grid", np.concatenate(grid), columns, model)
+    rows, names_of_rows = [], []
+    for name, ask in asks.items():
+        distance = model.schema.distance(conditions[torch.from_numpy(held_out)], model.schema.ask(1, ask)).numpy()
+        near = np.argsort(distance, kind="stable")[:GRID_SEEDS]
+        near = near[distance[near] < _NEAR]
+        rows.append(held_out[near])
+        names_of_rows += [name] * len(near)
+    real = np.concatenate(rows)
+    columns = {"ask": np.asarray(names_of_rows, dtype=str), "row": real}
+    _write(unfinished, "real", cutouts.images(real), columns, model)
+    shutil.rmtree(path, ignore_errors=True)
+    unfinished.rename(path)
+
+
+def _write(
+    path: Path, group: str, images: np.ndarray, columns: Mapping[str, np.ndarray], model: DiffusionModel
+) -> None:
+    data = xr.Dataset(
+        {"image": (("sample", "band", "y", "x"), images.astype(np.float32), {"units": model.format.unit})},
+        coords={"band": list(model.format.bands)} | {k: ("sample", v) for k, v in columns.items()},
+    )
+    data.to_zarr(path, group=group, mode="w", zarr_format=3, consolidated=False)

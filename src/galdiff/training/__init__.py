@@ -1,0 +1,17 @@
+"""The engine: loop, checkpoints, log."""
+
+from galdiff.training.checkpoint import load_latest, save_checkpoint
+from galdiff.training.log import append_metrics, read_metrics, rewind_metrics
+from galdiff.training.loop import Interrupted, Result, Task, train
+
+__all__ = [
+    "Interrupted",
+    "Result",
+    "Task",
+    "append_metrics",
+    "load_latest",
+    "read_metrics",
+    "rewind_metrics",
+    "save_checkpoint",
+    "train",
+]

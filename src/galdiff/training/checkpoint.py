@@ -1,0 +1,111 @@
+"""Checkpoints: whole or absent, two kept, the older one used where the newer is damaged.
+
+One safetensors file holds the tensors; its header holds the JSON of everything else and the hash of the tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import warnings
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from galdiff.atomic import atomic_write
+from galdiff.errors import CheckpointError
+
+__all__ = ["fault", "load_latest", "save_checkpoint"]
+
+_KEPT = 2
+
+
+def fault(point: str) -> None:
+    """Die here if the environment's ``GALDIFF_FAULT`` names this point: tests of recovery use it."""
+    if os.environ.get("GALDIFF_FAULT") == point:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_checkpoint(folder: Path, images: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> Path:
+    """Write ``checkpoint-<images>.safetensors`` and delete all but the newest two.
+
+    Parameters
+    ----------
+    folder : Path
+        Where checkpoints are.
+    images : int
+        Position of the training.
+    tensors : dict
+        CPU tensors.
+    meta : dict
+        JSON.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"checkpoint-{images:012d}.safetensors"
+    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    text = json.dumps({**meta, "images": images, "tensors": _digest(tensors)}, allow_nan=False)
+    fault("before-write")
+    with atomic_write(path) as file:
+        data = safetensors.torch.save(tensors, {"galdiff": text})
+        file.write(data[: len(data) // 2])
+        fault("mid-write")
+        file.write(data[len(data) // 2 :])
+    fault("after-rename")
+    for old in sorted(folder.glob("checkpoint-*.safetensors"))[:-_KEPT]:
+        old.unlink()
+    for abandoned in folder.glob(".checkpoint-*.tmp"):
+        abandoned.unlink()
+    fault("after-prune")
+    return path
+
+
+def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        meta = json.loads(file.metadata()["galdiff"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if _digest(tensors) != meta["tensors"]:
+        raise ValueError("its tensors do not match their hash")
+    return tensors, meta
+
+
+def load_latest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Read the newest checkpoint that is whole.
+
+    Returns
+    -------
+    tuple or None
+        Tensors and JSON; None where there is no checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        Where there are checkpoints and none can be read: training never starts again in silence.
+    """
+    paths = sorted(folder.glob("checkpoint-*.safetensors"), reverse=True)
+    reasons = []
+    for path in paths:
+        try:
+            tensors, meta = _load(path)
+        except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+            reasons.append(f"{path.name}: {error}")
+            continue
+        if reasons:
+            warnings.warn(f"damaged checkpoint ({'; '.join(reasons)}); going on from {path.name}", stacklevel=2)
+        return tensors, meta
+    if reasons:
+        remedy = "Move the folder away to train anew"
+        raise CheckpointError(f"no checkpoint can be read ({'; '.join(reasons)})", where=folder, remedy=remedy)
+    return None

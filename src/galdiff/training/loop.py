@@ -1,0 +1,324 @@
+r"""The engine: one loop for every trainer.
+
+Progress is a count of images. Step k sees the global sample positions :math:`kB, …, kB + B - 1`; position p shows row
+:math:`\pi_{\lfloor p / n \rfloor}(p \bmod n)` of the training split, with :math:`\pi_e` the permutation of epoch e, and
+everything random in a task is a function of (seed, position). There is no state but weights, moments, averages and the
+position, so that a killed run goes on to the same bits.
+
+Between two log lines nothing waits for the device: losses are summed there, and a step whose gradient is not finite is
+skipped there, by the optimizer's own ``found_inf``, which leaves weights, moments and step count untouched.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from galdiff.errors import GaldiffError
+from galdiff.progress import stage_progress
+from galdiff.randomness import permutation
+from galdiff.training.checkpoint import fault, load_latest, save_checkpoint
+from galdiff.training.log import append_metrics, rewind_metrics
+
+__all__ = ["Interrupted", "Result", "Task", "train"]
+
+
+class Task(Protocol):
+    """What the engine needs of a trainer.
+
+    A task may also have ``plot(folder, images)``, called every ``plot_every`` images with the averaged weights in place.
+    """
+
+    model: nn.Module
+    rows: int
+
+    def loss(self, rows: Tensor, positions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of training rows at global sample positions (int64 ``(batch,)``), and figures to log."""
+
+
+class Interrupted(SystemExit):
+    """A signal asked to stop; a checkpoint was saved. Exit code 75 (try again), 130 for a keyboard interrupt."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training gave.
+
+    Attributes
+    ----------
+    ema_state : dict
+        Averaged weights and the buffers: a state dict of the model.
+    images, seconds, skipped_steps
+        Totals over all sessions.
+    """
+
+    ema_state: dict[str, Tensor]
+    images: int
+    seconds: float
+    skipped_steps: int
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect signals that ask to stop; the handler sets a flag and nothing else."""
+    caught: list[int] = []
+    old = {}
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        try:
+            old[number] = signal.signal(number, lambda number, _: caught.append(number))
+        except ValueError:  # not the main thread: its owner handles signals
+            break
+    try:
+        yield caught
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _rate(progress: float, images: int, warmup: int, decay: str, start: float) -> float:
+    """Factor of the learning rate at a progress in [0, 1]."""
+    factor = min(1.0, (images + 1) / warmup) if warmup else 1.0
+    if decay == "cosine":
+        factor *= 0.5 * (1 + math.cos(math.pi * progress))
+    elif decay == "linear":
+        factor *= min(1.0, (1 - progress) / (1 - start))
+    return factor
+
+
+class _State:
+    """Everything that a checkpoint holds."""
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.model, self.optimizer = model, optimizer
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.names = [name for name, p in model.named_parameters() if p.requires_grad]
+        self.ema = [p.detach().clone() for p in self.parameters]
+        self.images, self.seconds = 0, 0.0
+        self.skipped = torch.zeros((), device=self.parameters[0].device)
+
+    def tensors(self) -> dict[str, Tensor]:
+        out = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        for name, p, average in zip(self.names, self.parameters, self.ema, strict=True):
+            out[f"ema.{name}"] = average
+            for key, value in self.optimizer.state[p].items():
+                out[f"optimizer.{key}.{name}"] = value
+        return {**out, "skipped": self.skipped}
+
+    def load(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+        for name, p, average in zip(self.names, self.parameters, self.ema, strict=True):
+            average.copy_(tensors[f"ema.{name}"])
+            for key in ("step", "exp_avg", "exp_avg_sq"):
+                value = tensors[f"optimizer.{key}.{name}"].to(p.device)
+                if key != "step":
+                    value = value.contiguous(memory_format=_format(p))
+                self.optimizer.state[p][key] = value
+        self.skipped.copy_(tensors["skipped"])
+        self.images, self.seconds = meta["images"], meta["seconds"]
+
+    def ema_state(self) -> dict[str, Tensor]:
+        averaged = dict(zip(self.names, self.ema, strict=True))
+        return {k: averaged.get(k, v).detach().clone() for k, v in self.model.state_dict().items()}
+
+
+def _format(p: Tensor) -> torch.memory_format:
+    channels_last = p.ndim == 4 and p.is_contiguous(memory_format=torch.channels_last) and not p.is_contiguous()
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def train(
+    task: Task,
+    folder: Path,
+    *,
+    images: int,
+    batch: int,
+    seed: int,
+    learning_rate: float,
+    warmup_images: int = 0,
+    decay: str = "cosine",
+    decay_start: float = 0.5,
+    weight_decay: float = 0.0,
+    betas: tuple[float, float] = (0.9, 0.95),
+    clip: float = 1.0,
+    ema: float = 0.999,
+    save_every: int = 20_000,
+    plot_every: int | None = None,
+    budget: float | None = None,
+    device: torch.device | str = "cpu",
+    metrics: Path | None = None,
+    stage: str = "training",
+    log_every: float = 5.0,
+    max_skipped: int = 50,
+) -> Result:
+    """Train a task, or go on where it was stopped, or return at once what it gave when it is finished.
+
+    Parameters
+    ----------
+    task : Task
+        What is trained.
+    folder : Path
+        Checkpoints and pictures.
+    images : int
+        Length: a count of images seen.
+    batch : int
+        Images a step.
+    seed : int
+        Seed of the order of the rows.
+    learning_rate : float
+        Peak rate of AdamW (Loshchilov & Hutter 2019).
+    warmup_images : int
+        Images of linear warm-up.
+    decay : {"cosine", "linear", "constant"}
+        Linear: constant until ``decay_start`` of the length, then to zero.
+    weight_decay, betas, clip
+        AdamW's, and the largest norm of the gradient.
+    ema : float
+        Decay of the weight average, warmed up as ``min(ema, (1 + k) / (10 + k))`` at step k.
+    save_every, plot_every : int
+        Images between checkpoints and between pictures.
+    budget : float, optional
+        Seconds of training to spend instead of ``images``, over all sessions; exempt from bit-equality.
+    device : torch.device
+        Where the task's model is; on CUDA the loss is computed in bfloat16 by autocast.
+    metrics : Path, optional
+        ``metrics.jsonl`` to append to.
+    stage : str
+        Name in the metrics and the progress.
+    log_every : float
+        Seconds between log lines.
+    max_skipped : int
+        Skipped steps between two log lines that end the training.
+
+    Raises
+    ------
+    GaldiffError
+        Where the gradients stay non-finite; the last checkpoint is good.
+    Interrupted
+        After a signal, with a checkpoint saved.
+    """
+    device = torch.device(device)
+    model = task.model.train()
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad],
+        learning_rate,
+        betas=betas,
+        weight_decay=weight_decay,
+        fused=True,
+    )
+    state = _State(model, optimizer)
+    found = load_latest(folder)
+    if found:
+        state.load(*found)
+        if metrics:
+            rewind_metrics(metrics, stage, state.images)
+    optimizer.grad_scale, optimizer.found_inf = None, torch.zeros((), device=device)  # type: ignore[attr-defined]
+    sums: dict[str, Tensor] = {}
+    order: dict[int, Tensor] = {}
+    begun, begun_seconds = time.monotonic(), state.seconds
+    logged, logged_steps, logged_skipped = begun, 0, float(state.skipped)
+    logged_images = state.images
+
+    def elapsed() -> float:
+        return begun_seconds + time.monotonic() - begun
+
+    def progress() -> float:
+        return min(1.0, elapsed() / budget if budget else state.images / images)
+
+    def rows_at(positions: Tensor) -> Tensor:
+        epoch, place = positions // task.rows, positions % task.rows
+        epochs = range(int(epoch[0]), int(epoch[-1]) + 1)
+        for e in [e for e in order if e not in epochs]:
+            del order[e]
+        for e in [e for e in epochs if e not in order]:
+            order[e] = torch.from_numpy(permutation(seed, e, task.rows))
+        return torch.cat([order[e][place[epoch == e]] for e in epochs])
+
+    def save() -> None:
+        state.seconds = elapsed()
+        save_checkpoint(folder, state.images, state.tensors(), {"seconds": state.seconds, "stage": stage})
+
+    def log() -> None:
+        nonlocal logged, logged_steps, logged_skipped, logged_images
+        now, skipped = time.monotonic(), float(state.skipped)
+        good = max(1.0, logged_steps - (skipped - logged_skipped))
+        figures = {name: float(total) / good for name, total in sums.items()}
+        line = {
+            "stage": stage,
+            "images": state.images,
+            **figures,
+            "learning_rate": optimizer.param_groups[0]["lr"],
+            "images_per_second": round((state.images - logged_images) / max(1e-9, now - logged), 2),
+            "seconds": round(elapsed(), 3),
+            "skipped_steps": int(skipped),
+        }
+        if metrics:
+            append_metrics(metrics, line)
+            fault("after-log")
+        bar.update(0, loss=figures["loss"])
+        if skipped - logged_skipped >= max_skipped:
+            remedy = "Lower the learning rate, or look for bad values in the images; the last checkpoint is good"
+            raise GaldiffError(f"{stage}: {int(skipped)} steps had non-finite gradients", where=folder, remedy=remedy)
+        sums.clear()
+        logged, logged_steps, logged_skipped, logged_images = time.monotonic(), 0, skipped, state.images
+
+    def plot() -> None:
+        draw = getattr(task, "plot", None)
+        if draw is None:
+            return
+        own = [p.detach().clone() for p in state.parameters]
+        with torch.no_grad():
+            torch._foreach_copy_(state.parameters, state.ema)
+            model.eval()
+            draw(folder, state.images)
+            model.train()
+            torch._foreach_copy_(state.parameters, own)
+
+    total = images if budget is None else max(images, state.images)
+    with stage_progress(stage, total=total, unit="images", done=state.images) as bar, _signals() as caught:
+        while state.images < images if budget is None else elapsed() < budget:
+            size = batch if budget else min(batch, images - state.images)
+            positions = state.images + torch.arange(size)
+            step = state.images // batch
+            factor = _rate(progress(), state.images, warmup_images, decay, decay_start)
+            optimizer.param_groups[0]["lr"] = learning_rate * factor
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                loss, figures = task.loss(rows_at(positions).to(device), positions.to(device))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            grads = [p.grad for p in state.parameters if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(grads, foreach=True)
+            finite = torch.isfinite(norm).float()
+            # A non-finite scale would spread; the skipped step's gradients are not used at all.
+            torch._foreach_mul_(grads, (clip / (norm + 1e-6)).clamp(max=1.0).nan_to_num(0.0))
+            optimizer.found_inf = 1 - finite  # type: ignore[attr-defined]
+            optimizer.step()
+            weight = (1 - min(ema, (1 + step) / (10 + step))) * finite
+            torch._foreach_lerp_(state.ema, state.parameters, weight)
+            with torch.no_grad():
+                state.skipped += 1 - finite
+                for name, value in {"loss": loss, **figures}.items():
+                    value = value.detach().float()
+                    sums[name] = sums.get(name, torch.zeros_like(value)) + torch.where(finite > 0, value, 0.0)
+            before, state.images = state.images, state.images + size
+            logged_steps += 1
+            bar.update(size)
+            finished = state.images >= images if budget is None else elapsed() >= budget
+            if time.monotonic() - logged >= log_every or finished:
+                log()
+            if plot_every and (before // plot_every < state.images // plot_every or finished):
+                plot()
+            if before // save_every < state.images // save_every or finished or caught:
+                save()
+            if caught and not finished:
+                raise Interrupted(130 if caught[0] == signal.SIGINT else 75)
+    model.eval()
+    return Result(state.ema_state(), state.images, state.seconds, int(state.skipped))

@@ -1,0 +1,180 @@
+"""Laws of the noise model and of the autoencoder."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from galdiff.autoencoder import Autoencoder, AutoencoderLoss, Grain, LatentPosterior, gradient_loss, starlet
+from galdiff.autoencoder.grain import SCALES
+from galdiff.errors import CheckpointError
+from galdiff.randomness import normal
+
+
+def correlated_noise(n: int, bands: int = 3, size: int = 64) -> Tensor:
+    """Noise smoothed by a pixel, with bands that share most of it: like the sky of a survey's JPEGs."""
+    torch.manual_seed(1)
+    white = torch.randn(n, bands, size, size)
+    k = torch.fft.fftfreq(size)
+    transfer = torch.exp(-4.0 * (k[:, None] ** 2 + k[None] ** 2))
+    smooth = torch.fft.ifft2(torch.fft.fft2(white) * transfer).real
+    mix = torch.tensor([[1.0, 0.0, 0.0], [0.8, 0.6, 0.0], [0.7, 0.2, 0.5]])[:bands, :bands]
+    return 0.1 * torch.einsum("ab,nbyx->nayx", mix, smooth)
+
+
+def spectrum(x: Tensor) -> Tensor:
+    """Mean power in four rings of spatial frequency, (band, ring)."""
+    power = torch.fft.fft2(x).abs().square().mean(0)
+    k = torch.fft.fftfreq(x.shape[-1])
+    radius = torch.hypot(k[:, None], k[None])
+    edges = [0.06, 0.12, 0.25, 0.35, 0.5]
+    rings = [(radius >= a) & (radius < b) for a, b in zip(edges, edges[1:], strict=False)]
+    return torch.stack([power[:, ring].mean(1) for ring in rings], dim=1)
+
+
+class TestStarlet:
+    def test_scales_and_remainder_sum_to_the_image(self):
+        x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+        w = starlet(x, scales=2)
+        remainder = x - w.sum(1)
+        # The remainder is x smoothed twice: constant images have no wavelet coefficients at all.
+        assert remainder.std() < 0.2 * x.std()
+        torch.testing.assert_close(starlet(torch.ones_like(x)).abs().max().item(), 0.0, atol=1e-12, rtol=0)
+
+    def test_commutes_with_quarter_turns(self):
+        x = torch.randn(1, 1, 16, 16, dtype=torch.float64)
+        torch.testing.assert_close(starlet(torch.rot90(x, 1, (2, 3))), torch.rot90(starlet(x), 1, (3, 4)))
+
+    def test_small_images(self):
+        assert starlet(torch.randn(1, 1, 4, 5)).shape == (1, SCALES, 1, 4, 5)
+
+
+class TestGrain:
+    def fitted(self, residual: Tensor) -> tuple[Grain, Tensor]:
+        """A noise model whose maps are the true local scale of every wavelet scale."""
+        grain = Grain(residual.shape[1])
+        std = starlet(residual).square().mean((0, 3, 4)).sqrt().flatten()
+        maps = std.log().view(1, -1, 1, 1).expand(len(residual), -1, 16, 16)
+        grain.calibrate(residual, maps)
+        return grain, maps
+
+    def test_draws_have_the_spectrum_and_the_band_correlation_of_the_residual(self):
+        residual = correlated_noise(64)
+        grain, maps = self.fitted(residual)
+        drawn = grain(maps, normal(0, "grain", torch.arange(64), (SCALES * 3, 64, 64)))
+        ratio = spectrum(drawn) / spectrum(residual)
+        assert ratio[:, 1:].min() > 0.75
+        assert ratio[:, 1:].max() < 1.25
+        real, made = (torch.corrcoef(x.transpose(0, 1).flatten(1)) for x in (residual, drawn))
+        torch.testing.assert_close(made, real, atol=0.06, rtol=0)
+
+    def test_amplitude_is_local(self):
+        residual = correlated_noise(16)
+        grain, maps = self.fitted(residual)
+        maps = maps.clone()
+        maps[..., 8:] += torch.log(torch.tensor(3.0))
+        drawn = grain(maps, torch.randn(16, SCALES * 3, 64, 64))
+        left, right = drawn[..., 4:24].std(), drawn[..., 40:60].std()
+        assert (right / left).item() == pytest.approx(3.0, rel=0.1)
+
+    def test_likelihood_is_least_at_the_true_scale(self):
+        residual = correlated_noise(8)
+        grain, maps = self.fitted(residual)
+        best = grain.loss(residual, maps)
+        assert best < grain.loss(residual, maps + 0.2)
+        assert best < grain.loss(residual, maps - 0.2)
+
+
+class TestAutoencoder:
+    def model(self) -> Autoencoder:
+        torch.manual_seed(0)
+        return Autoencoder(3, factor=4, channels=4, width=16, blocks=1)
+
+    def test_posterior_sampling_and_kl(self):
+        posterior = LatentPosterior(torch.zeros(2, 1, 2, 2), torch.zeros(2, 1, 2, 2))
+        assert torch.equal(posterior.kl(), torch.zeros(2))
+        mean, log_var = torch.randn(1, 1, 4, 4), torch.randn(1, 1, 4, 4)
+        q = torch.distributions.Normal(mean, (0.5 * log_var).exp())
+        expected = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).mean()
+        torch.testing.assert_close(LatentPosterior(mean, log_var).kl()[0], expected)
+
+    def test_no_way_around_the_latent(self):
+        model = self.model().eval()
+        x = torch.randn(2, 3, 16, 16, requires_grad=True)
+        z = model.encode(x).mean
+        model.decode(z.detach()).mean.sum().backward()
+        assert x.grad is None
+
+    def test_noise_is_drawn_by_sample_number(self):
+        model = self.model().eval()
+        decoded = model.decode(torch.randn(3, 4, 4, 4))
+        index = torch.tensor([5, 6, 7])
+        together = decoded.sample(0, index)
+        alone = type(decoded)(decoded.mean[1:2], decoded.maps[1:2], decoded.grain).sample(0, index[1:2])
+        torch.testing.assert_close(alone[0], together[1])
+        assert not torch.equal(together, decoded.mean)
+
+    def test_save_and_load(self, tmp_path):
+        model = self.model().eval()
+        model.save(tmp_path)
+        again = Autoencoder.load(tmp_path)
+        x = torch.randn(1, 3, 16, 16)
+        assert torch.equal(again.encode(x).mean, model.encode(x).mean)
+        decoder = Autoencoder.load(tmp_path, part="decoder")
+        assert torch.equal(decoder.decode(torch.ones(1, 4, 4, 4)).mean, model.decode(torch.ones(1, 4, 4, 4)).mean)
+        assert {p.name for p in tmp_path.iterdir()} == {"encoder.safetensors", "decoder.safetensors", "spec.json"}
+
+    @pytest.mark.parametrize("damage", ["missing", "truncated", "other"])
+    def test_damaged_files_are_named(self, tmp_path, damage):
+        self.model().save(tmp_path)
+        weights = tmp_path / "encoder.safetensors"
+        if damage == "missing":
+            weights.unlink()
+        elif damage == "truncated":
+            weights.write_bytes(weights.read_bytes()[:-100])
+        else:
+            Autoencoder(1, factor=2, channels=1, width=8).save(tmp_path / "b")
+            weights.write_bytes((tmp_path / "b" / "encoder.safetensors").read_bytes())
+        with pytest.raises(CheckpointError, match="cannot load the autoencoder"):
+            Autoencoder.load(tmp_path)
+
+    def test_the_mean_is_not_trained_by_the_likelihood(self):
+        model = self.model()
+        x, index = torch.randn(2, 3, 16, 16), torch.arange(2)
+        grads = []
+        for grain in (0.0, 1.0):
+            model.zero_grad()
+            AutoencoderLoss(grain=grain)(model, x, seed=0, index=index)[0].backward()
+            grads.append(model.decoder.image[0].weight.grad.clone())
+        torch.testing.assert_close(grads[0], grads[1])
+
+    @pytest.mark.slow
+    def test_learns_equivariant_latents(self):
+        """Turning a latent turns its image: the price in error after a short training is below 1 dB."""
+        torch.manual_seed(0)
+        yy, xx = torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="ij")
+        center = torch.rand(256, 2) - 0.5
+        r = (xx - center[:, :1, None]) ** 2 + 3 * (yy - center[:, 1:, None]) ** 2
+        x = (2 * torch.exp(-8 * r) - 1)[:, None].repeat(1, 3, 1, 1)
+        model = Autoencoder(3, factor=4, channels=4, width=32, blocks=1)
+        optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+        loss = AutoencoderLoss()
+        for step in range(150):
+            rows = torch.arange(32) + 32 * (step % 8)
+            value, _ = loss(model, x[rows], seed=0, index=32 * step + torch.arange(32))
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+        with torch.no_grad():
+            z = model.encode(x).mean
+            plain = (model.decode(z).mean - x).square().mean()
+            turned = (model.decode(torch.rot90(z, 1, (2, 3))).mean - torch.rot90(x, 1, (2, 3))).square().mean()
+        assert plain < 0.2 * x.var()
+        assert 10 * torch.log10(turned / plain) < 1.0
+
+
+def test_gradient_loss_sees_edges_and_not_levels():
+    x = torch.zeros(1, 1, 8, 8)
+    assert gradient_loss(x, x + 3.0) == 0
+    edge = x.clone()
+    edge[..., 4:] = 1.0
+    assert gradient_loss(x, edge) > 0

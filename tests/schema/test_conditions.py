@@ -1,0 +1,108 @@
+"""What can be asked, and what masks and mirrors do."""
+
+import pytest
+import torch
+
+from galdiff.errors import GaldiffError
+from galdiff.schema.conditions import Class, ConditionSchema, Scalar, Votes, random_subset
+from galdiff.schema.trees import GZ2_TREE
+
+CHIRAL = Class("morphology", ("elliptical", "clockwise", "anticlockwise"), (("clockwise", "anticlockwise"),))
+SCHEMA = ConditionSchema([CHIRAL, Scalar("redshift", std=0.1), Votes("votes", GZ2_TREE)])
+
+
+def test_gz2_tree():
+    assert len(GZ2_TREE.questions) == 11
+    assert len(GZ2_TREE.answers) == 37
+    assert [GZ2_TREE.answers[i].alias for i in GZ2_TREE.parents(3)] == ["bar", "no_bar"]
+    assert GZ2_TREE.parents(0) == []
+    # Every question but the first is reached, and every answer leads to a question that exists.
+    names = {q.name for q in GZ2_TREE.questions}
+    assert all(GZ2_TREE.parents(q) for q in range(1, 11))
+    assert all(a.leads_to is None or a.leads_to in names for a in GZ2_TREE.answers)
+
+
+def test_asking_votes_fixes_renormalizes_and_masks():
+    asked = SCHEMA.ask(2, votes={"spiral": 0.9, "smooth": 0.4})
+    votes, mask = asked.values["votes"], asked.masks["votes"]
+    q, a = GZ2_TREE.find("spiral")
+    spiral = votes[:, GZ2_TREE.answer_slice(q)]
+    torch.testing.assert_close(spiral / spiral.sum(1, keepdim=True), torch.tensor([[0.9, 0.1]] * 2))
+    first = votes[0, GZ2_TREE.answer_slice(0)]
+    torch.testing.assert_close(first / first.sum(), torch.tensor([0.4, 0.3, 0.3]))
+    assert mask.sum() == 4
+    assert votes[0, a] == pytest.approx(0.9 * 40)
+    assert not asked.masks["morphology"].any()
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"votes": {"spirral": 1.0}}, "Did you mean 'spiral'"),
+        ({"votes": {"spiral": 1.4}}, r"outside \[0, 1\]"),
+        ({"votes": {"spiral": 0.9, "no_spiral": 0.9}}, "sum to 1.8"),
+        ({"morphology": "eliptical"}, "Did you mean 'elliptical'"),
+        ({"morphology": 7}, "out of range"),
+        ({"morfology": "elliptical"}, "Did you mean 'morphology'"),
+    ],
+)
+def test_wrong_asks_are_explained(asked, message):
+    with pytest.raises(GaldiffError, match=message):
+        SCHEMA.ask(1, asked)
+
+
+def test_asking_row_by_row():
+    asked = SCHEMA.ask(2, morphology=["clockwise", "elliptical"], redshift=0.3)
+    assert asked.values["morphology"].tolist() == [1, 0]
+    assert asked.values["redshift"].tolist() == pytest.approx([0.3, 0.3])
+
+
+def test_mirror_swaps_the_chiral_classes_alone():
+    conditions = SCHEMA.ask(3, morphology=["elliptical", "clockwise", "anticlockwise"])
+    mirrored = SCHEMA.mirror(conditions, torch.tensor([True, True, True]))
+    assert mirrored.values["morphology"].tolist() == [0, 2, 1]
+    assert SCHEMA.mirror(conditions, torch.tensor([True, True, False])).values["morphology"].tolist() == [0, 2, 2]
+
+
+def test_description_round_trip():
+    assert ConditionSchema.from_dict(SCHEMA.to_dict()) == SCHEMA
+
+
+def test_distance_finds_what_was_asked():
+    have = SCHEMA.ask(
+        3, morphology=["clockwise", "elliptical", "clockwise"], votes=[{"bar": 0.9}, {"bar": 0.9}, {"bar": 0.2}]
+    )
+    distance = SCHEMA.distance(have, SCHEMA.ask(1, morphology="clockwise", votes={"bar": 0.8}))
+    assert distance.tolist() == pytest.approx([0.1, float("inf"), 0.6])
+    assert SCHEMA.distance(have, SCHEMA.ask(1)).tolist() == [0, 0, 0]
+
+
+def test_random_subsets_are_a_function_of_the_position():
+    conditions = SCHEMA.ask(2000, morphology="clockwise", redshift=0.1, votes={"bar": 0.5, "spiral": 0.5})
+    index = torch.arange(2000)
+    kept = random_subset(conditions, seed=0, index=index, null=0.1)
+    again = random_subset(conditions[500:700], seed=0, index=index[500:700], null=0.1)
+    assert torch.equal(kept.masks["votes"][500:700], again.masks["votes"])
+    flags = torch.cat([m.reshape(2000, -1) for m in kept.masks.values()], dim=1)
+    count = flags[:, flags.any(0)].sum(1)
+    # Four things are known: subset sizes 0…4 are equally likely but for the unconditional share.
+    share = torch.bincount(count, minlength=5) / 2000
+    assert (share - torch.tensor([0.28, 0.18, 0.18, 0.18, 0.18])).abs().max() < 0.05
+    assert not (flags & ~torch.cat([m.reshape(2000, -1) for m in conditions.masks.values()], dim=1)).any()
+
+
+def test_a_single_condition_is_always_given():
+    schema = ConditionSchema([CHIRAL])
+    conditions = schema.ask(4000, morphology="clockwise")
+    kept = random_subset(conditions, seed=0, index=torch.arange(4000), null=0.1)
+    assert kept.masks["morphology"].float().mean().item() == pytest.approx(0.9, abs=0.02)
+
+
+def test_batches():
+    a, b = SCHEMA.ask(2, redshift=0.1), SCHEMA.ask(1, redshift=0.2)
+    both = a.cat(b)
+    assert len(both) == 3
+    assert both.values["redshift"].tolist() == pytest.approx([0.1, 0.1, 0.2])
+    assert len(both[torch.tensor([2])]) == 1
+    assert both.repeat(2).values["redshift"].tolist() == pytest.approx([0.1, 0.1, 0.1, 0.1, 0.2, 0.2])
+    assert not any(m.any() for m in both.null().masks.values())
