@@ -227,6 +227,17 @@ Backbone = Annotated[
 ]
 
 
+# Times as in Esser et al. 2024 (arXiv:2403.03206) and in EDM2 (Karras et al. 2024, arXiv:2312.02696): its mean of
+# log sigma, -0.4 for data of standard deviation 0.5, is 0.3 for unit variance.
+_OBJECTIVES: dict[str, dict[str, Any]] = {
+    "rectified_flow": {
+        "prediction": "flow",
+        "objective": {"time": "logit_normal", "location": 0.0, "scale": 1.0},
+    },
+    "edm": {"prediction": "edm", "objective": {"time": "log_normal", "location": 0.3, "scale": 1.0}},
+}
+
+
 class DenoiserSpec(_TrainingSpec):
     """The denoiser and its training; ``backbone: dit`` is short for ``backbone: {kind: dit}``."""
 
@@ -238,10 +249,11 @@ class DenoiserSpec(_TrainingSpec):
     images: Count = 200_000
 
     def settings(self) -> dict[str, Any]:
-        """Return plain arguments: ``backbone``, ``schedule``, ``null``, ``augment`` and ``training``."""
+        """Return plain arguments: ``backbone``, ``schedule``, ``prediction``, ``objective``, ``null``, and so on."""
         return {
             "backbone": self.backbone.model_dump(mode="json"),
             "schedule": {"kind": self.schedule},
+            **_OBJECTIVES[self.schedule],
             "null": self.null,
             "augment": self.dihedral,
             "training": self.training(),
