@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from galdiff.data import GZ2Dataset
 from galdiff.errors import DataError, ResourceError
 from galdiff.schema.trees import GZ2_TREE
 from galdiff.simulate.galaxies import simulate_galaxies
@@ -128,3 +129,17 @@ def test_a_full_disk_is_named_and_leaves_a_folder_that_is_not_taken_for_whole(tm
     assert not (tmp_path / "gz2_hart16.csv").exists()
     write_gz2(tmp_path, 3, seed=0)
     assert len(pd.read_csv(tmp_path / "truth.csv")) == 3
+
+
+def test_the_loader_reads_back_pixels_ids_and_votes(folder, table):
+    dataset = GZ2Dataset(folder, votes="fraction")
+    images, _ = simulate_galaxies(40, seed=4)
+    assert len(dataset) == 40
+    assert dataset.skipped == []
+    np.testing.assert_array_equal(dataset.ids, table["dr7objid"])
+    assert np.abs(dataset.read(7) - images[7]).mean() < 0.01
+    votes, known = dataset.conditions.values["votes"].numpy(), dataset.conditions.masks["votes"].numpy()
+    counts = table[[f"{answer.name}_count" for answer in GZ2_TREE.answers]].to_numpy()
+    np.testing.assert_allclose(votes, counts, atol=1e-3)
+    for q in range(len(GZ2_TREE.questions)):
+        np.testing.assert_array_equal(known[:, q], counts[:, GZ2_TREE.answer_slice(q)].sum(1) > 0)
