@@ -1,0 +1,20 @@
+"""Loaders: astronomers' files as they are, into pixel values, conditions and ids."""
+
+from galdiff.data.dataset import CutoutDataset
+from galdiff.data.deeplense import DeepLenseDataset
+from galdiff.data.gz2 import GZ2Dataset
+from galdiff.data.imagefolder import ImageFolderDataset
+from galdiff.data.splits import split_by_hash
+from galdiff.data.stretch import Asinh, Linear, Sqrt, Stretch
+
+__all__ = [
+    "Asinh",
+    "CutoutDataset",
+    "DeepLenseDataset",
+    "GZ2Dataset",
+    "ImageFolderDataset",
+    "Linear",
+    "Sqrt",
+    "Stretch",
+    "split_by_hash",
+]

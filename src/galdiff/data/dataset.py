@@ -1,0 +1,174 @@
+"""The contract of every loader: pixel values, conditions and ids, row by row."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import Dataset
+
+from galdiff.data.geometry import center_crop, resize
+from galdiff.data.stretch import Linear, Sqrt, Stretch
+from galdiff.errors import DataError
+from galdiff.schema.conditions import Conditions, ConditionSchema
+
+__all__ = ["CutoutDataset", "index_files"]
+
+
+class CutoutDataset(Dataset[dict[str, Any]], ABC):
+    """Cutouts with what a catalog knows of them; an ordinary `torch.utils.data.Dataset`.
+
+    Subclasses call the initializer and define `load`.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row an object, in order.
+    ids : numpy.ndarray
+        int64 or str, one an object; never float.
+    schema : ConditionSchema
+        The condition fields.
+    conditions : Conditions
+        Their values for all rows.
+    bands : tuple of str
+        Names of the bands.
+    unit : str
+        "display" for 8-bit images as value / 255, else the unit of the pixel values.
+    size : int, optional
+        Side of the cutouts after resizing; None keeps the files' own.
+    crop : float
+        Central share of the image to keep, before resizing.
+    stretch : str or Stretch
+        "linear", "sqrt", "asinh", or a stretch; fitted stretches are used as they are.
+
+    Attributes
+    ----------
+    table, ids, schema, conditions, bands, unit, size, stretch
+        As given.
+    skipped : list of (str, str)
+        Rows that were left out, with the reason.
+    storage_dtype : str
+        Type in which a cache may keep the pixel values without loss that matters.
+    """
+
+    def __init__(
+        self,
+        *,
+        table: pd.DataFrame,
+        ids: np.ndarray,
+        schema: ConditionSchema,
+        conditions: Conditions,
+        bands: tuple[str, ...],
+        unit: str,
+        size: int | None,
+        crop: float,
+        stretch: str | Stretch,
+    ) -> None:
+        if not len(ids):
+            raise DataError("not one object is left", remedy="Look at the table, the images folder and 'where'")
+        self.table, self.ids, self.schema, self.conditions = table, ids, schema, conditions
+        self.bands, self.unit, self.crop = bands, unit, crop
+        self.skipped: list[tuple[str, str]] = []
+        self.storage_dtype = "float16" if unit == "display" else "float32"
+        self.stretch = self._stretch(stretch)
+        self._size = size
+
+    def _stretch(self, stretch: str | Stretch) -> Stretch:
+        if isinstance(stretch, Stretch):
+            return stretch
+        if self.unit == "display" and stretch in ("linear", "sqrt"):
+            # The range of 8-bit images is known; nothing is to be fitted.
+            return Linear(0.0, 1.0) if stretch == "linear" else Sqrt(1.0)
+        return Stretch.from_dict({"kind": stretch})
+
+    @property
+    def size(self) -> int:
+        """Side of the cutouts in pixels."""
+        if self._size is None:
+            self._size = self.read(0).shape[-1]
+        return self._size
+
+    @abstractmethod
+    def load(self, i: int) -> np.ndarray:
+        """Read a file's own pixel values, float32 ``(band, y, x)``.
+
+        Raises
+        ------
+        DataError
+            Where the file is missing, damaged or not what the others are.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the JSON of everything that determines pixel values and conditions, independent of where files lie."""
+
+    def read(self, i: int) -> np.ndarray:
+        """Read pixel values after cropping and resizing, float32 ``(band, y, x)``.
+
+        Raises
+        ------
+        DataError
+            As `load`, and where values are not finite.
+        """
+        image = center_crop(self.load(i), self.crop)
+        if not np.isfinite(image).all():
+            bad = int((~np.isfinite(image)).sum())
+            raise DataError(f"{bad} pixel values are NaN or infinite", where=self.ids[i])
+        return np.ascontiguousarray(image) if self._size is None else resize(image, self._size)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        """Return ``image`` (stretched float32 tensor), ``id``, and every condition field with its ``<name>_mask``."""
+        if not -len(self) <= i < len(self):
+            raise IndexError(i)
+        row = self.conditions[i]
+        fields = {**row.values, **{f"{name}_mask": mask for name, mask in row.masks.items()}}
+        return {"image": self.stretch(torch.from_numpy(self.read(i))), "id": self.ids[i].item(), **fields}
+
+    def check(self) -> list[str]:
+        """Return problems that can be found without decoding every image: the first image, and what was left out."""
+        problems = [f"{name}: {why}" for name, why in self.skipped[:10]]
+        try:
+            self.read(0)
+        except DataError as error:
+            problems.append(str(error))
+        return problems
+
+    def _geometry(self) -> dict[str, Any]:
+        return {"size": self._size, "crop": self.crop, "stretch": self.stretch.to_dict()}
+
+
+def index_files(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
+    """Map stems to files of a folder and its subfolders, whatever the suffix; stems may contain dots.
+
+    Raises
+    ------
+    DataError
+        Where the folder is absent, has no such file, or two files share a stem.
+    """
+    if not folder.is_dir():
+        raise DataError("the images folder is missing", where=folder)
+    found: dict[str, Path] = {}
+    wanted = tuple(suffixes)
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in wanted):
+        if path.stem in found:
+            raise DataError(f"two files are called '{path.stem}'", where=path, remedy=f"The other is {found[path.stem]}")
+        found[path.stem] = path
+    if not found:
+        raise DataError(f"there is no {' or '.join(wanted)} file here", where=folder)
+    return found
+
+
+def file_sizes(paths: Iterable[Path]) -> list[tuple[str, int]]:
+    """Names and sizes of files: enough to see that a data set changed, and quick for 300,000 of them."""
+    try:
+        return sorted((p.name, p.stat().st_size) for p in paths)
+    except FileNotFoundError as error:
+        raise DataError("the image is missing", where=error.filename) from error

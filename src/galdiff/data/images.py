@@ -1,0 +1,50 @@
+"""Reading image files, and nothing else that a file might hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from galdiff.errors import DataError
+
+__all__ = ["SUFFIXES", "read_image"]
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+_FORMATS = ("JPEG", "PNG")
+_PIXELS = 64_000_000
+
+
+def read_image(path: Path, *, mode: str = "RGB") -> np.ndarray:
+    """Read a JPEG or PNG file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    mode : {"RGB", "L"}
+        Three bands or one.
+
+    Returns
+    -------
+    numpy.ndarray
+        Display units, value / 255, float32 ``(band, y, x)``, upright as EXIF says.
+
+    Raises
+    ------
+    DataError
+        Where the file is absent, truncated, no image, or larger than 64 megapixels.
+    """
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            if image.width * image.height > _PIXELS:
+                raise DataError(f"the image has {image.width} x {image.height} pixels, over 64 million", where=path)
+            upright = ImageOps.exif_transpose(image).convert(mode)
+            values = np.asarray(upright, dtype=np.float32)
+    except FileNotFoundError as error:
+        raise DataError("the image is missing", where=path) from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"cannot be read as an image: {error}", where=path) from error
+    values /= 255
+    return values[None] if mode == "L" else np.ascontiguousarray(values.transpose(2, 0, 1))

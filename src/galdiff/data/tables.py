@@ -1,0 +1,136 @@
+"""Catalog tables: CSV, parquet or FITS into pandas, with ids that are never floating-point numbers."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from galdiff.errors import DataError
+
+__all__ = ["find_column", "find_table", "id_column", "read_table", "select"]
+
+
+def find_table(root: Path, name: str | None, patterns: Sequence[str]) -> Path:
+    """Return the named table, or the only one that fits a pattern.
+
+    Raises
+    ------
+    DataError
+        Where there is none, or the choice is not clear.
+    """
+    if not root.is_dir():
+        raise DataError("the data folder is missing", where=root, remedy="Set data.root")
+    if name is not None:
+        path = root / name
+        if not path.is_file():
+            near = difflib.get_close_matches(name, [p.name for p in root.iterdir()], n=1)
+            raise DataError("the table is missing", where=path, remedy=f"Did you mean '{near[0]}'?" if near else None)
+        return path
+    for pattern in patterns:
+        found = sorted(root.glob(pattern))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise DataError(f"there are {len(found)} tables: {', '.join(p.name for p in found)}", where=root, remedy="Name one")
+    raise DataError(f"there is no table like {' or '.join(patterns)}", where=root, remedy="Name it with 'table'")
+
+
+def read_table(path: Path, *, ids: Sequence[str]) -> pd.DataFrame:
+    """Read a table.
+
+    Parameters
+    ----------
+    path : Path
+        ``.csv``, ``.csv.gz``, ``.parquet`` or ``.fits``.
+    ids : sequence of str
+        Columns that are identifiers: read as text where the format has no types, since SDSS's 18 digits do not
+        survive a floating-point number.
+
+    Raises
+    ------
+    DataError
+        Where the file cannot be read or is empty.
+    """
+    try:
+        name = path.name.lower()
+        if name.endswith(".parquet"):
+            table = pd.read_parquet(path)
+        elif name.endswith((".fits", ".fit", ".fits.gz")):
+            from astropy.table import Table
+
+            table = Table.read(path).to_pandas()
+        else:
+            table = _read_csv(path, ids)
+    except (OSError, ValueError, UnicodeDecodeError, pd.errors.ParserError, EOFError, csv.Error) as error:
+        raise DataError(f"cannot be read as a table: {error}", where=path) from error
+    if not len(table):
+        raise DataError("the table has no rows", where=path)
+    return table
+
+
+def _read_csv(path: Path, ids: Sequence[str]) -> pd.DataFrame:
+    header = pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns
+    text = {column: str for column in header if column in ids}
+    return pd.read_csv(path, dtype=text, encoding="utf-8-sig", low_memory=False)
+
+
+def find_column(table: pd.DataFrame, wanted: str, path: Path) -> str:
+    """Return a column's name, or raise with the nearest one there is."""
+    if wanted in table.columns:
+        return wanted
+    near = difflib.get_close_matches(wanted, list(map(str, table.columns)), n=1, cutoff=0.5)
+    hint = f"Did you mean '{near[0]}'?" if near else f"It has: {', '.join(map(str, table.columns[:12]))}"
+    raise DataError(f"there is no column '{wanted}'", where=path, remedy=hint)
+
+
+def id_column(table: pd.DataFrame, column: str, path: Path) -> np.ndarray:
+    """Return ids as int64 where all are whole numbers, else as text.
+
+    Raises
+    ------
+    DataError
+        For a floating-point column, a missing or a repeated id, with its row.
+    """
+    values = table[column]
+    if pd.api.types.is_float_dtype(values):
+        reason = "18-digit identifiers do not survive a floating-point number"
+        raise DataError(f"column '{column}' holds floating-point numbers: {reason}", where=path, remedy="Store it as text")
+    if values.isna().any():
+        raise DataError(f"row {int(values.isna().to_numpy().argmax()) + 2}: no id in column '{column}'", where=path)
+    text = values.astype(str).str.strip()
+    whole = text.str.fullmatch(r"-?(0|[1-9]\d{0,18})").all()
+    if whole and all(-(2**63) <= int(v) < 2**63 for v in text):
+        ids = np.array([int(v) for v in text], dtype=np.int64)
+    else:
+        ids = text.to_numpy(dtype=str)
+    repeated = pd.Series(ids).duplicated()
+    if repeated.any():
+        row = int(repeated.to_numpy().argmax())
+        raise DataError(f"row {row + 2}: id {ids[row]} is there twice", where=path, remedy="Keep one row an object")
+    return ids
+
+
+def select(table: pd.DataFrame, where: str | None, path: Path) -> pd.DataFrame:
+    """Keep the rows for which a pandas query is true.
+
+    Raises
+    ------
+    DataError
+        Where the query is wrong or keeps nothing.
+    """
+    if where is None:
+        return table
+    if "@" in where or "__" in where:
+        raise DataError("a selection compares columns and nothing else", where=path, remedy="Leave out '@' and '__'")
+    try:
+        kept = table.query(where)
+    except Exception as error:
+        raise DataError(f"the selection '{where}' is wrong: {error}", where=path) from error
+    if not len(kept):
+        raise DataError(f"the selection '{where}' keeps no row", where=path)
+    return kept
