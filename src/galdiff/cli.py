@@ -116,7 +116,7 @@ def sample(
     n: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 16,
     condition: Annotated[
         list[str] | None,
-        typer.Option(metavar="K=V", help="What to ask for, such as class=merger or votes.spiral=0.9."),
+        typer.Option(metavar="K=V", help="What to ask for, such as morphology=merger or votes.spiral=0.9."),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the sampler.")] = None,
     guidance: Annotated[float | None, typer.Option(min=0.0, help="Guidance weight; 1 is none.")] = None,

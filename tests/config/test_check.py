@@ -60,14 +60,20 @@ def test_a_sound_run_has_no_problems_and_a_cost(catalog):
         ("data.table=none.csv", "none.csv"),
         ("data.label=KLASS", "KLASS"),
         ("data.id=OBJID", "OBJID"),
-        ("data.classes={0: disk}", "1"),
+        ("data.classes={0: disk, 2: round}", "label '1'"),
         ("data.limit=2", "split of 2 images is empty"),
-        ("sampling.asks={a: {label: dick}}", "sampling.asks.a"),
         ("device=cuda:99", "cuda:99"),
     ],
 )
 def test_every_kind_of_problem_is_found(catalog, override, words):
     assert words in "\n".join(messages(catalog, override))
+
+
+def test_asks_are_held_against_the_data(catalog):
+    (message,) = messages(
+        catalog, "data.classes=null", "sampling.asks={good: {morphology: '1'}, bad: {morphology: '7'}}"
+    )
+    assert message.startswith("sampling.asks.bad: '7' is not among")
 
 
 def test_a_missing_image_is_found(catalog):
@@ -115,6 +121,14 @@ def test_simulated_data_need_no_files(tmp_path):
     found = check(load("quickstart"), tmp_path / "quickstart", estimate=False)
     assert found.problems == []
     assert "to simulate" in found.facts[0]
+
+
+@pytest.mark.skipif("GALDIFF_DATA" not in os.environ, reason="needs GALDIFF_DATA")
+@pytest.mark.parametrize(("name", "root"), [("gz1", "gz1"), ("deeplense", "deeplense_generated/Model_II")])
+def test_shipped_catalogs_fit_the_real_data(name, root, tmp_path):
+    spec = load(name, {"data.root": Path(os.environ["GALDIFF_DATA"]) / root})
+    found = check(spec, tmp_path / name, estimate=False)
+    assert found.problems == []
 
 
 def test_cost_grows_with_what_is_asked(catalog):

@@ -108,7 +108,11 @@ def test_mistakes_of_the_reader_and_of_the_schema_come_together(write):
         ),
         (
             "name: demo\ndata: {kind: gz2, root: x}\nsampling: {asks: {s: {votes: {spiral: 2}}}}",
-            "demo.yaml:3:39: sampling.asks.s.votes.spiral: a vote fraction should be within [0, 1], not 2",
+            "demo.yaml:3:39: sampling.asks.s.votes.spiral: should be a vote fraction within [0, 1], not 2",
+        ),
+        (
+            "name: demo\ndata: {kind: deeplense, root: x}\nsampling: {asks: {s: {votes: {spiral: 1}}}}",
+            "demo.yaml:3:31: sampling.asks.s.votes: is not a condition of this data, substructure or log10_mass is",
         ),
         (
             "name: demo\ndata: {kind: image_folder, root: x, classes: {0: a}, mirror: [[a, b]]}",

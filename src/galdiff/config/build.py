@@ -8,8 +8,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from galdiff.config.data import GZ2Spec
 from galdiff.config.load import Overrides, dump, load
-from galdiff.config.spec import GZ2Spec, RunSpec
+from galdiff.config.spec import RunSpec
 from galdiff.errors import CatalogFileError
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ import torch
 from galdiff.config.build import build_dataset
 from galdiff.config.cost import Cost
 from galdiff.config.cost import estimate as estimate_cost
-from galdiff.config.spec import GZ2Spec, RunSpec
+from galdiff.config.data import GZ2Spec
+from galdiff.config.spec import RunSpec
 from galdiff.data import split_by_hash
 from galdiff.errors import CatalogFileError, DataError, GaldiffError, ResourceError
 from galdiff.schema.conditions import ConditionSchema, Votes
@@ -146,12 +147,14 @@ def _dataset(spec: RunSpec, folder: Path, found: Findings) -> CutoutDataset | No
     except GaldiffError as error:
         found.problems.append(error)
         return None
-    problems = dataset.check()
+    # What a loader left out it was told to leave out; with `on_bad: fail` it raised.
+    skipped = [f"{name}: {why}" for name, why in dataset.skipped]
+    problems = [problem for problem in dataset.check() if problem not in skipped]
     if spec.data.on_bad == "fail":
         found.problems += [DataError(problem) for problem in problems]
     found.facts.append(f"images      {len(dataset)}, {spec.data.size} pixels, bands {', '.join(dataset.bands)}")
-    if problems:
-        found.facts.append(f"bad         {len(problems)} to {spec.data.on_bad}; the first: {problems[0]}")
+    if skipped:
+        found.facts.append(f"left out    {len(skipped)}, the first: {skipped[0]}")
     return dataset
 
 

@@ -15,7 +15,8 @@ from typing import Any, get_args
 import yaml as pyyaml
 from pydantic import ValidationError
 
-from galdiff.config.spec import RunSpec, Section, did_you_mean
+from galdiff.config.section import Section, did_you_mean
+from galdiff.config.spec import RunSpec
 from galdiff.config.yaml import Document, Path_, Place, Problem, dotted, read_file, read_scalar, read_text
 from galdiff.errors import CatalogFileError
 

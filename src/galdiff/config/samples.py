@@ -18,7 +18,7 @@ _SUFFIXES = (".zarr", ".npy", ".png")
 
 
 def parse_conditions(conditions: Iterable[str]) -> dict[str, Any]:
-    """Turn ``class=merger`` and ``votes.spiral=0.9`` into ``{"class": "merger", "votes": {"spiral": 0.9}}``.
+    """Turn ``morphology=merger`` and ``votes.spiral=0.9`` into ``{"morphology": "merger", "votes": {"spiral": 0.9}}``.
 
     Raises
     ------

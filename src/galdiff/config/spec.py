@@ -7,137 +7,33 @@ of the data's?) are checked as soon as both sections are sound by themselves.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    Strict,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from galdiff.schema.trees import GZ2_TREE
+from galdiff.config.data import DataSpec, GZ2Spec, ask_problems
+from galdiff.config.section import (
+    Count,
+    CountOrZero,
+    Flag,
+    Fraction,
+    Name,
+    NonNegative,
+    Positive,
+    Section,
+    Seed,
+    section_error,
+)
 
 __all__ = [
     "AutoencoderSpec",
-    "DeepLenseSpec",
     "DenoiserSpec",
     "EvaluationSpec",
-    "GZ2Spec",
-    "ImageFolderSpec",
     "RunSpec",
     "SamplingSpec",
-    "Section",
-    "SimulateSpec",
     "SplitSpec",
 ]
-
-
-def _no_boolean(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise PydanticCustomError("number", "Input should be a number")
-    return value
-
-
-Flag = Annotated[bool, Strict()]
-Count = Annotated[int, Field(ge=1), BeforeValidator(_no_boolean)]
-CountOrZero = Annotated[int, Field(ge=0), BeforeValidator(_no_boolean)]
-Positive = Annotated[float, Field(gt=0), BeforeValidator(_no_boolean)]
-NonNegative = Annotated[float, Field(ge=0), BeforeValidator(_no_boolean)]
-Fraction = Annotated[float, Field(ge=0, le=1), BeforeValidator(_no_boolean)]
-Name = Annotated[str, Field(min_length=1)]
-
-
-def section_error(*problems: tuple[tuple[str | int, ...], str]) -> PydanticCustomError:
-    """Return one pydantic error that carries several problems, each with its path inside the section."""
-    return PydanticCustomError("section", "; ".join(m for _, m in problems), {"problems": list(problems)})
-
-
-class Section(BaseModel):
-    """Base of all sections: immutable, and no unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class _DataSpec(Section):
-    root: Path | None = Field(default=None, description="Folder of the data; relative to the catalog file.")
-    size: Count = Field(default=64, description="Side of the cutouts that the networks see [pixel].")
-    crop: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="Central share of the image to keep.")
-    stretch: Literal["linear", "sqrt", "asinh"] = "sqrt"
-    on_bad: Literal["fail", "skip"] = Field(default="fail", description="What a damaged or missing image does.")
-    limit: Count | None = Field(default=None, description="Use the first so many rows only.")
-
-    @model_validator(mode="after")
-    def _has_root(self) -> _DataSpec:
-        if self.root is None and getattr(self, "simulate", None) is None:
-            raise section_error((("root",), "is required: the folder of the data"))
-        return self
-
-
-class SimulateSpec(Section):
-    """Galaxies to simulate first, in the files of Galaxy Zoo 2."""
-
-    n: Count = 4000
-    seed: CountOrZero = 0
-    size: Count = Field(default=64, description="Side of the simulated images [pixel].")
-
-
-class GZ2Spec(_DataSpec):
-    """Galaxy Zoo 2: JPEG cutouts, the Hart16 table and the filename mapping."""
-
-    kind: Literal["gz2"] = "gz2"
-    table: Name | None = None
-    mapping: Name | None = None
-    images: Name | None = None
-    where: str | None = Field(default=None, description="Which rows, as a pandas query.")
-    simulate: SimulateSpec | None = None
-
-    @model_validator(mode="after")
-    def _one_source(self) -> GZ2Spec:
-        if self.root is not None and self.simulate is not None:
-            raise section_error((("simulate",), "needs no root: the simulated files lie in the run folder"))
-        return self
-
-
-class ImageFolderSpec(_DataSpec):
-    """Any folder of images with a table of labels."""
-
-    kind: Literal["image_folder"] = "image_folder"
-    table: Name | None = None
-    id: Name = "id"
-    label: Name | None = None
-    images: Name = "."
-    classes: dict[int | str, Name] | None = None
-    mirror: tuple[tuple[Name, Name], ...] = ()
-    where: str | None = Field(default=None, description="Which rows, as a pandas query.")
-
-    @model_validator(mode="after")
-    def _mirror_names_classes(self) -> ImageFolderSpec:
-        known = list((self.classes or {}).values())
-        strangers = [
-            (("mirror", i, j), f"'{name}' is not one of the classes{did_you_mean(name, known)}")
-            for i, pair in enumerate(self.mirror)
-            for j, name in enumerate(pair)
-            if self.classes is not None and name not in known
-        ]
-        if strangers:
-            raise section_error(*strangers)
-        return self
-
-
-class DeepLenseSpec(_DataSpec):
-    """DeepLense: ``.npy`` lenses in one folder a substructure class."""
-
-    kind: Literal["deeplense"] = "deeplense"
-    allow_object_arrays: Flag = Field(default=False, description="Read [image, mass] arrays, restrictedly.")
 
 
 class SplitSpec(Section):
@@ -287,8 +183,8 @@ class RunSpec(Section):
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
-    seed: Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(_no_boolean)] = 0
-    data: Annotated[GZ2Spec | ImageFolderSpec | DeepLenseSpec, Field(discriminator="kind")]
+    seed: Seed = 0
+    data: DataSpec
     split: SplitSpec = SplitSpec()
     autoencoder: AutoencoderSpec = Field(default=AutoencoderSpec(), validate_default=True)
     denoiser: DenoiserSpec = DenoiserSpec()
@@ -309,32 +205,12 @@ class RunSpec(Section):
     @classmethod
     def _asks_are_known(cls, sampling: SamplingSpec, info: ValidationInfo) -> SamplingSpec:
         data = info.data.get("data")
-        problems = [] if data is None else list(_ask_problems(sampling.asks or {}, data))
+        problems = [] if data is None else list(ask_problems(sampling.asks or {}, data))
         if problems:
-            raise section_error(*problems)
+            raise section_error(*((("asks", *path), message) for path, message in problems))
         return sampling
 
     @property
     def simulates(self) -> bool:
         """Whether the data are to be simulated."""
         return isinstance(self.data, GZ2Spec) and self.data.simulate is not None
-
-
-def did_you_mean(name: object, known: list[str]) -> str:
-    """Return `` (did you mean 'batch'?)``, or nothing where nothing is near."""
-    close = difflib.get_close_matches(str(name), known, n=1)
-    return f" (did you mean '{close[0]}'?)" if close else ""
-
-
-def _ask_problems(asks: dict[str, dict[str, Any]], data: Section) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Find conditions that the data cannot have."""
-    answers = [a.alias for a in GZ2_TREE.answers]
-    for name, conditions in asks.items():
-        for condition, value in conditions.items():
-            path: tuple[str | int, ...] = ("asks", name, condition)
-            if isinstance(data, GZ2Spec) and condition == "votes" and isinstance(value, dict):
-                for answer, fraction in value.items():
-                    if answer not in answers and answer not in [a.name for a in GZ2_TREE.answers]:
-                        yield (*path, answer), f"is not an answer of Galaxy Zoo 2{did_you_mean(answer, answers)}"
-                    elif isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
-                        yield (*path, answer), f"a vote fraction should be within [0, 1], not {fraction!r}"

@@ -1,0 +1,132 @@
+"""Where the data of a run come from: one section a kind of loader (`galdiff.data`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from galdiff.config.section import Count, Flag, Name, Positive, Section, Seed, did_you_mean, section_error
+from galdiff.schema.trees import GZ2_TREE
+
+__all__ = ["DataSpec", "DeepLenseSpec", "GZ2Spec", "ImageFolderSpec", "SimulateSpec", "ask_problems"]
+
+Problems = Iterator[tuple[tuple[str | int, ...], str]]
+
+
+class _DataSpec(Section):
+    root: Path | None = Field(default=None, description="Folder of the data; relative to the catalog file.")
+    size: Count = Field(default=64, description="Side of the cutouts that the networks see [pixel].")
+    crop: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="Central share of the image to keep.")
+    stretch: Literal["linear", "sqrt", "asinh"] = "sqrt"
+    on_bad: Literal["fail", "skip"] = Field(default="fail", description="What a damaged or missing image does.")
+    limit: Count | None = Field(default=None, description="Use the first so many rows only.")
+
+    @model_validator(mode="after")
+    def _has_root(self) -> _DataSpec:
+        if self.root is None and getattr(self, "simulate", None) is None:
+            raise section_error((("root",), "is required: the folder of the data"))
+        return self
+
+
+class SimulateSpec(Section):
+    """Galaxies to simulate first, in the files of Galaxy Zoo 2."""
+
+    n: Count = 4000
+    seed: Seed = 0
+    size: Count = Field(default=64, description="Side of the simulated images [pixel].")
+
+
+class GZ2Spec(_DataSpec):
+    """Galaxy Zoo 2: JPEG cutouts, the Hart16 table and the filename mapping."""
+
+    kind: Literal["gz2"] = "gz2"
+    table: Name | None = None
+    mapping: Name | None = None
+    images: Name = "images"
+    votes: Literal["debiased", "weighted", "fraction"] = Field(default="debiased", description="Which fractions.")
+    columns: dict[Name, Name] | None = Field(default=None, description="From answers to columns of other names.")
+    count: Positive | None = Field(default=None, description="Votes a question, for tables without counts.")
+    where: str | None = Field(default=None, description="Which rows, as a pandas query.")
+    # The survey documents images without votes and votes without images.
+    on_bad: Literal["fail", "skip"] = "skip"
+    simulate: SimulateSpec | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> GZ2Spec:
+        if self.root is not None and self.simulate is not None:
+            raise section_error((("simulate",), "needs no root: the simulated files lie in the run folder"))
+        return self
+
+
+class ImageFolderSpec(_DataSpec):
+    """Any folder of images with a table of labels."""
+
+    kind: Literal["image_folder"] = "image_folder"
+    table: Name | None = None
+    id: Name = "id"
+    label: Name | None = None
+    images: Name = "."
+    classes: dict[int | str, Name] | None = None
+    mirror: tuple[tuple[Name, Name], ...] = ()
+    name: Name = Field(default="morphology", description="Name of the condition.")
+    grey: Flag = Field(default=False, description="Read one band instead of three.")
+    where: str | None = Field(default=None, description="Which rows, as a pandas query.")
+
+    @model_validator(mode="after")
+    def _mirror_names_classes(self) -> ImageFolderSpec:
+        known = list((self.classes or {}).values())
+        strangers = [
+            (("mirror", i, j), f"'{name}' is not one of the classes{did_you_mean(name, known)}")
+            for i, pair in enumerate(self.mirror)
+            for j, name in enumerate(pair)
+            if self.classes is not None and name not in known
+        ]
+        if strangers:
+            raise section_error(*strangers)
+        return self
+
+
+class DeepLenseSpec(_DataSpec):
+    """DeepLense: ``.npy`` lenses in one folder a substructure class."""
+
+    kind: Literal["deeplense"] = "deeplense"
+    stretch: Literal["linear", "sqrt", "asinh"] = "asinh"
+    allow_object_arrays: Flag = Field(default=False, description="Read [image, mass] arrays, restrictedly.")
+
+
+DataSpec = Annotated[GZ2Spec | ImageFolderSpec | DeepLenseSpec, Field(discriminator="kind")]
+
+
+def ask_problems(asks: Mapping[str, Mapping[str, Any]], data: GZ2Spec | ImageFolderSpec | DeepLenseSpec) -> Problems:
+    """Find conditions that the data cannot have, each with its path under ``asks``."""
+    if isinstance(data, GZ2Spec):
+        fields: tuple[str, ...] = ("votes",)
+    else:
+        fields = (data.name,) if isinstance(data, ImageFolderSpec) else ("substructure", "log10_mass")
+    for name, conditions in asks.items():
+        for field, value in conditions.items():
+            if field not in fields:
+                yield (
+                    (name, field),
+                    f"is not a condition of {data.kind}: {', '.join(fields)}{did_you_mean(field, fields)}",
+                )
+            elif isinstance(data, GZ2Spec):
+                yield from (((name, field, *path), message) for path, message in _votes_problems(value))
+            elif isinstance(data, ImageFolderSpec) and data.classes and value not in data.classes.values():
+                hint = did_you_mean(value, data.classes.values())
+                yield (name, field), f"'{value}' is not one of the classes{hint}"
+
+
+def _votes_problems(votes: Any) -> Problems:
+    if not isinstance(votes, Mapping):
+        yield (), "should be a mapping from answers to fractions"
+        return
+    known = [name for answer in GZ2_TREE.answers for name in (answer.alias, answer.name)]
+    for answer, fraction in votes.items():
+        if answer not in known:
+            yield (answer,), f"is not an answer of Galaxy Zoo 2{did_you_mean(answer, known)}"
+        elif isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
+            yield (answer,), f"should be a vote fraction within [0, 1], not {fraction!r}"

@@ -1,0 +1,57 @@
+"""What every section of a catalog file is made of."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic_core import PydanticCustomError
+
+__all__ = [
+    "Count",
+    "CountOrZero",
+    "Flag",
+    "Fraction",
+    "Name",
+    "NonNegative",
+    "Positive",
+    "Section",
+    "Seed",
+    "did_you_mean",
+    "section_error",
+]
+
+
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise PydanticCustomError("number", "Input should be a number")
+    return value
+
+
+Flag = Annotated[bool, Strict()]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_no_boolean)]
+CountOrZero = Annotated[int, Field(ge=0), BeforeValidator(_no_boolean)]
+Seed = Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(_no_boolean)]
+Positive = Annotated[float, Field(gt=0), BeforeValidator(_no_boolean)]
+NonNegative = Annotated[float, Field(ge=0), BeforeValidator(_no_boolean)]
+Fraction = Annotated[float, Field(ge=0, le=1), BeforeValidator(_no_boolean)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+def section_error(*problems: tuple[tuple[str | int, ...], str]) -> PydanticCustomError:
+    """Return one pydantic error that carries several problems, each with its path inside the section."""
+    return PydanticCustomError("section", "; ".join(m for _, m in problems), {"problems": list(problems)})
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, and no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def did_you_mean(name: object, known: Iterable[object]) -> str:
+    """Return `` (did you mean 'batch'?)``, or nothing where nothing is near."""
+    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""
