@@ -122,9 +122,10 @@ def test_a_full_disk_is_named_and_leaves_a_folder_that_is_not_taken_for_whole(tm
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(ResourceError, match="disk is full"):
+    with monkeypatch.context() as patch:
         patch.setattr(Image.Image, "save", full)
-        write_gz2(tmp_path, 3, seed=0)
+        with pytest.raises(ResourceError, match="disk is full"):
+            write_gz2(tmp_path, 3, seed=0)
     assert not (tmp_path / "simulation.json").exists()
     assert not (tmp_path / "gz2_hart16.csv").exists()
     write_gz2(tmp_path, 3, seed=0)
