@@ -1,0 +1,21 @@
+"""Science metrics: arrays in, arrays out."""
+
+from galdiff.metrics.frechet import Whitening, frechet_distance
+from galdiff.metrics.morphology import FEATURES, PROTOCOL, SHAPE, SKY, morphology, physical_features
+from galdiff.metrics.profiles import annulus_weights, radial_profile
+from galdiff.metrics.spectra import high_frequency_power, power_spectrum
+
+__all__ = [
+    "FEATURES",
+    "PROTOCOL",
+    "SHAPE",
+    "SKY",
+    "Whitening",
+    "annulus_weights",
+    "frechet_distance",
+    "high_frequency_power",
+    "morphology",
+    "physical_features",
+    "power_spectrum",
+    "radial_profile",
+]

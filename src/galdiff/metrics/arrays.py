@@ -1,0 +1,30 @@
+"""Images as every metric takes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from galdiff.errors import DataError
+
+__all__ = ["as_images"]
+
+
+def as_images(images: Any) -> Tensor:
+    """Return finite images ``(sample, band, y, x)`` as a float tensor, from a tensor, an array or a DataArray.
+
+    Raises
+    ------
+    DataError
+        For another rank, no image at all, or values that are not finite.
+    """
+    x = images if isinstance(images, Tensor) else torch.as_tensor(np.asarray(images))
+    if x.ndim != 4 or 0 in x.shape:
+        raise DataError(f"images have shape {tuple(x.shape)}, not (sample, band, y, x)")
+    x = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    if not torch.isfinite(x).all():
+        raise DataError(f"{int((~torch.isfinite(x)).sum())} pixel values are NaN or infinite")
+    return x
