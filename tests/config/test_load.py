@@ -112,7 +112,7 @@ def test_mistakes_of_the_reader_and_of_the_schema_come_together(write):
         ),
         (
             "name: demo\ndata: {kind: deeplense, root: x}\nsampling: {asks: {s: {votes: {spiral: 1}}}}",
-            "demo.yaml:3:31: sampling.asks.s.votes: is not a condition of this data, substructure or log10_mass is",
+            "demo.yaml:3:30: sampling.asks.s.votes: is not a condition of this data, substructure or log10_mass is",
         ),
         (
             "name: demo\ndata: {kind: image_folder, root: x, classes: {0: a}, mirror: [[a, b]]}",

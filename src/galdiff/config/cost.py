@@ -84,8 +84,8 @@ def estimate(
     side = size // ae.factor
     autoencoder = Autoencoder(bands, **ae.settings()["model"]).to(device)
     backbone = build_backbone({**de.settings()["backbone"], "channels": ae.channels}, schema).to(device)
-    x = torch.zeros(_PROBE, bands, size, size, device=device)
-    z = torch.zeros(_PROBE, ae.channels, side, side, device=device)
+    x = torch.randn(_PROBE, bands, size, size, device=device)
+    z = torch.randn(_PROBE, ae.channels, side, side, device=device)
     level, conditions = torch.zeros(_PROBE, device=device), schema.empty(_PROBE).to(device)
 
     def encode_decode() -> Tensor:

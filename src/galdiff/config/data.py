@@ -109,10 +109,8 @@ def ask_problems(asks: Mapping[str, Mapping[str, Any]], data: GZ2Spec | ImageFol
     for name, conditions in asks.items():
         for field, value in conditions.items():
             if field not in fields:
-                yield (
-                    (name, field),
-                    f"is not a condition of {data.kind}: {', '.join(fields)}{did_you_mean(field, fields)}",
-                )
+                known = " or ".join(fields)
+                yield (name, field), f"is not a condition of this data, {known} is{did_you_mean(field, fields)}"
             elif isinstance(data, GZ2Spec):
                 yield from (((name, field, *path), message) for path, message in _votes_problems(value))
             elif isinstance(data, ImageFolderSpec) and data.classes and value not in data.classes.values():

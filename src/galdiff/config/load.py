@@ -155,8 +155,7 @@ def _resolve_root(document: Document, folder: Path) -> None:
     if isinstance(data, dict) and isinstance(data.get("root"), str | Path):
         from_file = document.places[("data", "root")].line > 0
         base = folder.absolute() if from_file else Path.cwd()
-        # Not resolve(): a link to the data is the user's own name for them.
-        data["root"] = str(base / Path(data["root"]).expanduser())
+        data["root"] = str((base / Path(data["root"]).expanduser()).resolve())
 
 
 def _validate(document: Document) -> tuple[RunSpec | None, set[Problem]]:

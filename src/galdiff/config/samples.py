@@ -73,8 +73,12 @@ def save_samples(images: xr.DataArray, path: Path) -> None:
     if not path.absolute().parent.is_dir():
         raise ResourceError("there is no such folder", where=path.absolute().parent)
     if suffix == ".zarr":
+        # Text of a fixed width, and consolidated metadata, have no specification in Zarr v3.
+        text = {name: c.astype(object) for name, c in images.coords.items() if c.dtype.kind == "U"}
         try:
-            images.to_dataset(name="image").to_zarr(path, mode="w-", zarr_format=3)
+            images.assign_coords(text).to_dataset(name="image").to_zarr(
+                path, mode="w-", zarr_format=3, consolidated=False
+            )
         except FileExistsError as error:
             raise ResourceError("is there already", where=path, remedy="Remove it, or write elsewhere") from error
     elif suffix == ".npy":
