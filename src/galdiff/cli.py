@@ -140,10 +140,10 @@ def sample(
 @app.command("evaluate")
 @_plainly
 def evaluate(run: Run, device: Device = None, debug: Debug = False) -> None:
-    """Judge a run's samples again; the figures it had are archived."""
+    """Judge a run's samples again and write its report; the figures it had are archived."""
     from galdiff.config import again
 
-    typer.echo(again(run, "evaluation", redo=True, device=device) / "evaluation.json")
+    typer.echo(again(run, "evaluation", "report", device=device) / "evaluation.json")
 
 
 @app.command("report")
@@ -152,7 +152,7 @@ def report(run: Run, debug: Debug = False) -> None:
     """Write a run's report again."""
     from galdiff.config import again
 
-    typer.echo(again(run, "report", redo=True) / "report.html")
+    typer.echo(again(run, "report") / "report.html")
 
 
 @app.callback(invoke_without_command=True)

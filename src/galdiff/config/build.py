@@ -126,8 +126,8 @@ def run(
     return folder
 
 
-def again(folder: str | Path, stage: str, *, redo: bool = False, device: str | None = None) -> Path:
-    """Do one stage of an existing run, from the catalog file that the run keeps.
+def again(folder: str | Path, *stages: str, device: str | None = None) -> Path:
+    """Do stages of an existing run again, from the catalog file that the run keeps; what they made is archived.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def again(folder: str | Path, stage: str, *, redo: bool = False, device: str | N
     if not catalog.is_file():
         raise CatalogFileError("is not a run folder: it holds no catalog.yaml", where=folder)
     name = {"name": folder.name}
-    return run(catalog, overrides=name, stages=[stage], redo=[stage] if redo else [], device=device, out=folder.parent)
+    return run(catalog, overrides=name, stages=stages, redo=stages[:1], device=device, out=folder.parent)
 
 
 def train(
