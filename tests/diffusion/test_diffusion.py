@@ -41,8 +41,10 @@ class Gaussian(nn.Module):
     def exact(self, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """Solve the probability-flow ODE: the standardised variable is constant along it."""
         a, b = (self.schedule.alpha(u) for u in (t, s))
-        std = [(f(u) ** 2 * self.variance + self.schedule.sigma(u) ** 2).sqrt() for f, u in
-               ((self.schedule.alpha, t), (self.schedule.alpha, s))]
+        std = [
+            (f(u) ** 2 * self.variance + self.schedule.sigma(u) ** 2).sqrt()
+            for f, u in ((self.schedule.alpha, t), (self.schedule.alpha, s))
+        ]
         return b * self.mean + std[1] / std[0] * (x_t - a * self.mean)
 
 

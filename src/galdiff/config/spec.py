@@ -93,12 +93,13 @@ class AutoencoderSpec(_TrainingSpec):
 
 
 class UNetSpec(Section):
-    """A magnitude-preserving U-Net."""
+    """A U-Net with adaptive normalization (unet), or EDM2's magnitude-preserving one (edm2)."""
 
-    kind: Literal["unet"] = "unet"
-    widths: Annotated[tuple[Count, ...], Field(min_length=1)] = (64, 128)
-    blocks: Count = 2
-    head_width: Count = 64
+    kind: Literal["unet", "edm2"] = "unet"
+    patch: Count = 1
+    widths: Annotated[tuple[Annotated[int, Field(ge=8, multiple_of=8)], ...], Field(min_length=1)] = (64, 128)
+    blocks: Count = 1
+    head_width: Count = 32
 
 
 class DiTSpec(Section):

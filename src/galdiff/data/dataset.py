@@ -159,7 +159,9 @@ def index_files(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
     wanted = tuple(suffixes)
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in wanted):
         if path.stem in found:
-            raise DataError(f"two files are called '{path.stem}'", where=path, remedy=f"The other is {found[path.stem]}")
+            raise DataError(
+                f"two files are called '{path.stem}'", where=path, remedy=f"The other is {found[path.stem]}"
+            )
         found[path.stem] = path
     if not found:
         raise DataError(f"there is no {' or '.join(wanted)} file here", where=folder)

@@ -108,12 +108,14 @@ class GZ2Dataset(CutoutDataset):
         if on_bad == "fail" and not present.all():
             row = int((~present).argmax())
             remedy = "Set on_bad: skip to go on without such rows"
-            raise DataError(f"object {frame[key].iloc[row]} has no image '{names[row]}'", where=root / images, remedy=remedy)
+            raise DataError(
+                f"object {frame[key].iloc[row]} has no image '{names[row]}'", where=root / images, remedy=remedy
+            )
         frame = frame[present][:limit].reset_index(drop=True)
         self._paths = [files[name] for name, there in zip(names, present, strict=True) if there][:limit]
         schema = ConditionSchema([Votes("votes", GZ2_TREE)])
         conditions, sums = _votes(frame, path, _KINDS[votes], columns, count)
-        frame = frame.assign(**sums)
+        frame = pd.concat([frame, pd.DataFrame(sums)], axis=1)
         super().__init__(
             table=frame,
             ids=frame[key].to_numpy(),
@@ -180,7 +182,9 @@ def _votes(
         bad = known & ((fractions < 0) | (fractions > 1 + 1e-6)).any(axis=1)
         if bad.any():
             row = int(bad.argmax())
-            raise DataError(f"row {row + 2}: votes of '{question.name}' are outside [0, 1]: {fractions[row]}", where=path)
+            raise DataError(
+                f"row {row + 2}: votes of '{question.name}' are outside [0, 1]: {fractions[row]}", where=path
+            )
         total = np.where(known, fractions.sum(axis=1), 0.0)
         sums[f"{question.name}_sum"] = total
         if len(here) == 1 and len(question.answers) == 2:

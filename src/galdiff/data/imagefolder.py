@@ -155,7 +155,9 @@ def _classes(
     for row, (value, k) in enumerate(zip(text, known, strict=True)):
         if k and value not in index:
             remedy = f"Known labels: {', '.join(map(str, values))}"
-            raise DataError(f"row {row + 2}: label '{value}' in column '{column}' is not known", where=place, remedy=remedy)
+            raise DataError(
+                f"row {row + 2}: label '{value}' in column '{column}' is not known", where=place, remedy=remedy
+            )
     field = Class(name, names, tuple((str(a), str(b)) for a, b in mirror))
     coded = torch.tensor([index.get(v, 0) for v in text], dtype=torch.int64)
     return ConditionSchema([field]), Conditions({name: coded}, {name: torch.from_numpy(known.copy())})

@@ -104,7 +104,9 @@ def _read(path: Path, allow_object_arrays: bool) -> list[np.ndarray]:
 def _finite(values: np.ndarray, path: Path) -> np.ndarray:
     if values.size == 0:
         raise DataError("the array is empty", where=path)
-    kind = np.float32 if values.dtype in (np.dtype("f2"), np.dtype("f4"), np.dtype("u1"), np.dtype("b1")) else np.float64
+    kind = (
+        np.float32 if values.dtype in (np.dtype("f2"), np.dtype("f4"), np.dtype("u1"), np.dtype("b1")) else np.float64
+    )
     values = values.astype(kind)  # native byte order, and counts to floating point
     if not np.isfinite(values).all():
         raise DataError(f"{int((~np.isfinite(values)).sum())} values are NaN or infinite", where=path)

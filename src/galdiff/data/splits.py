@@ -11,9 +11,7 @@ from galdiff.errors import DataError
 __all__ = ["split_by_hash"]
 
 
-def split_by_hash(
-    ids: np.ndarray, train: float = 0.8, validation: float = 0.1, test: float = 0.1
-) -> np.ndarray:
+def split_by_hash(ids: np.ndarray, train: float = 0.8, validation: float = 0.1, test: float = 0.1) -> np.ndarray:
     """Assign rows to splits by the SHA-256 of their ids.
 
     Parameters

@@ -125,7 +125,9 @@ class Sqrt(Stretch):
             return self
         high = _high(pixels)
         if not high > 0:
-            raise DataError("the pixel values are not positive: the square-root stretch needs light", remedy="Use asinh")
+            raise DataError(
+                "the pixel values are not positive: the square-root stretch needs light", remedy="Use asinh"
+            )
         return Sqrt(high)
 
     def _scale(self) -> float:

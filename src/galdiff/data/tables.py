@@ -36,7 +36,9 @@ def find_table(root: Path, name: str | None, patterns: Sequence[str]) -> Path:
         if len(found) == 1:
             return found[0]
         if found:
-            raise DataError(f"there are {len(found)} tables: {', '.join(p.name for p in found)}", where=root, remedy="Name one")
+            raise DataError(
+                f"there are {len(found)} tables: {', '.join(p.name for p in found)}", where=root, remedy="Name one"
+            )
     raise DataError(f"there is no table like {' or '.join(patterns)}", where=root, remedy="Name it with 'table'")
 
 
@@ -99,7 +101,9 @@ def id_column(table: pd.DataFrame, column: str, path: Path) -> np.ndarray:
     values = table[column]
     if pd.api.types.is_float_dtype(values):
         reason = "18-digit identifiers do not survive a floating-point number"
-        raise DataError(f"column '{column}' holds floating-point numbers: {reason}", where=path, remedy="Store it as text")
+        raise DataError(
+            f"column '{column}' holds floating-point numbers: {reason}", where=path, remedy="Store it as text"
+        )
     if values.isna().any():
         raise DataError(f"row {int(values.isna().to_numpy().argmax()) + 2}: no id in column '{column}'", where=path)
     text = values.astype(str).str.strip()

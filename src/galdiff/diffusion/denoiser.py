@@ -98,4 +98,3 @@ class Denoiser(nn.Module):
         norm = sigma**2 + alpha**2 * s**2
         # x - c_skip x_t = (sigma^2 x - alpha s^2 sigma epsilon) / norm, divided by c_out: finite where sigma is zero.
         return (sigma * x - alpha * s**2 * epsilon) / (s * norm.sqrt())
-

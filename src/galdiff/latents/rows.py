@@ -58,8 +58,8 @@ class RowStore:
         self.schema = ConditionSchema.from_dict(self.attrs["schema"])
         self.ids = np.asarray(group["id"][:])  # type: ignore[index]
         if self.ids.dtype.kind != "i":
-            self.ids = self.ids.astype(str)
-        self.split = np.asarray(group["split"][:]).astype(str)  # type: ignore[index]
+            self.ids = _text(self.ids)
+        self.split = _text(group["split"][:])  # type: ignore[index]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -89,7 +89,9 @@ class RowStore:
             wanted = json.loads(json.dumps({k: v for k, v in attrs.items() if k != "complete"}))
             if group.attrs.get("complete") or any(same.get(k) != v for k, v in wanted.items()):
                 remedy = "Move it away, or give another path"
-                raise StoreError("there is a store here already that was made from other inputs", where=path, remedy=remedy)
+                raise StoreError(
+                    "there is a store here already that was made from other inputs", where=path, remedy=remedy
+                )
         else:
             with resource_errors(path):
                 path.mkdir(parents=True, exist_ok=True)
@@ -119,7 +121,6 @@ class RowStore:
     ) -> None:
         def column(name: str, data: np.ndarray, *dims: str, **attrs: Any) -> None:
             if data.dtype.kind in "OU":
-                data = data.astype(f"<U{max(1, *(len(v) for v in data.astype(str)))}" if len(data) else "<U1")
                 array = group.create_array(
                     name, shape=data.shape, dtype="str", chunks=data.shape, dimension_names=("sample", *dims)
                 )
@@ -328,6 +329,11 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _text(values: Any) -> np.ndarray:
+    """Return fixed-width text, whichever text type NumPy and Zarr gave."""
+    return np.asarray(values, dtype=object).astype(str)
 
 
 def _sync(path: Path) -> None:

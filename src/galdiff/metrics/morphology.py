@@ -113,7 +113,9 @@ def _measure(x: Tensor) -> dict[str, Tensor]:
     values = weight.flatten(1).sort(dim=1).values
     count = area.clamp_min(2).float()
     rank = torch.arange(1, size * size + 1, device=x.device) - (size * size - count)[:, None]
-    gini = ((2 * rank - count[:, None] - 1) * values * (rank > 0)).sum(1) / ((count - 1) * values.sum(1)).clamp_min(1e-12)
+    gini = ((2 * rank - count[:, None] - 1) * values * (rank > 0)).sum(1) / ((count - 1) * values.sum(1)).clamp_min(
+        1e-12
+    )
     moment = (weight * (dy * dy + dx * dx)).flatten(1)
     order = weight.flatten(1).argsort(dim=1, descending=True)
     share = weight.flatten(1).gather(1, order).cumsum(1) / total[:, None]

@@ -57,7 +57,6 @@ def write_cutouts(
     probe = _first_readable(dataset, on_bad)
     store = CutoutStore.create(
         path,
-        n=len(dataset),
         shape=probe.shape,
         bands=dataset.bands,
         dtype=dataset.storage_dtype,

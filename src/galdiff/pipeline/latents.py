@@ -51,7 +51,6 @@ def write_latents(
     side = image_format.size // autoencoder.factor
     store = LatentStore.create(
         path,
-        n=len(cutouts.ids),
         shape=(autoencoder.latent_channels, side, side),
         ids=cutouts.ids,
         split=cutouts.split,

@@ -78,9 +78,9 @@ class _Flow:
         s = self.settings
         own: dict[str, Any] = {
             "cutouts": {"data": self.where["data"], "split": dict(s.split), "on_bad": s.on_bad},
-            "autoencoder": {**s.autoencoder, "seed": s.seed, "budget": self.where["budget"][0]},
+            "autoencoder": {**_lasting(s.autoencoder), "seed": s.seed, "budget": self.where["budget"][0]},
             "latents": {},
-            "denoiser": {**s.denoiser, "seed": s.seed, "budget": self.where["budget"][1]},
+            "denoiser": {**_lasting(s.denoiser), "seed": s.seed, "budget": self.where["budget"][1]},
             "samples": {**s.sampling, "seed": s.seed},
             "evaluation": dict(s.evaluation),
             "report": {},
@@ -258,3 +258,9 @@ def _known(stages: Sequence[str]) -> list[str]:
         if stage not in ARTIFACTS:
             raise GaldiffError(f"unknown stage '{stage}'", remedy=f"Known: {', '.join(STAGES)}")
     return list(stages)
+
+
+def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out how often a training saves and draws, which its result does not depend on."""
+    training = {k: v for k, v in settings["training"].items() if k not in ("save_every", "plot_every")}
+    return {**settings, "training": training}

@@ -82,7 +82,8 @@ def write_samples(
         grid: list[np.ndarray] = []
         for guidance in weights:
             for ask in asks.values():
-                grid.append(draw(torch.arange(GRID_SEEDS), model.schema.ask(GRID_SEEDS, ask), guidance))
+                asked = model.schema.ask(GRID_SEEDS, ask)
+                grid.append(draw(torch.arange(GRID_SEEDS), asked, guidance))
     names = np.repeat(list(asks), GRID_SEEDS)
     columns = {
         "ask": np.tile(names, len(weights)),
@@ -109,6 +110,12 @@ def _write(
 ) -> None:
     data = xr.Dataset(
         {"image": (("sample", "band", "y", "x"), images.astype(np.float32), {"units": model.format.unit})},
-        coords={"band": list(model.format.bands)} | {k: ("sample", v) for k, v in columns.items()},
+        coords={"band": _text(model.format.bands)} | {k: ("sample", _text(v)) for k, v in columns.items()},
     )
     data.to_zarr(path, group=group, mode="w", zarr_format=3, consolidated=False)
+
+
+def _text(values: Any) -> np.ndarray:
+    """Give text the variable-length type that Zarr v3 has a specification for."""
+    array = np.asarray(values)
+    return array.astype(object) if array.dtype.kind == "U" else array

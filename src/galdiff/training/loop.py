@@ -35,7 +35,7 @@ __all__ = ["Interrupted", "Result", "Task", "train"]
 class Task(Protocol):
     """What the engine needs of a trainer.
 
-    A task may also have ``plot(folder, images)``, called every ``plot_every`` images with the averaged weights in place.
+    A task may also have ``plot(folder, images)``, called every ``plot_every`` images with averaged weights.
     """
 
     model: nn.Module

@@ -1,0 +1,202 @@
+"""The report: one static HTML file, drawn from the files of a run directory and from nothing else."""
+
+from __future__ import annotations
+
+import base64
+import importlib.resources
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import xarray as xr
+
+from galdiff.atomic import write_text
+from galdiff.report.plots import COLORS, curves, grid, png, render
+from galdiff.training.log import read_metrics
+
+__all__ = ["write_report"]
+
+_LABELS = {"real": "real", "generated": "generated", "floor": "other real (floor)"}
+
+
+def write_report(folder: str | Path) -> Path:
+    """Write ``report.html``.
+
+    Parameters
+    ----------
+    folder : path-like
+        A run directory; parts that are not there are left out with a note.
+
+    Returns
+    -------
+    Path
+        The report: self-contained, for screens light and dark and for paper.
+    """
+    folder = Path(folder)
+    evaluation = _json(folder / "evaluation.json")
+    data = _dataset(folder / "evaluation.zarr")
+    unit = _unit(folder)
+    context = {
+        "name": folder.name,
+        "figures": evaluation.get("figures", []),
+        "versions": evaluation.get("versions", {}),
+        "asks": _grids(folder, unit),
+        "reconstructions": _reconstructions(data, unit),
+        "losses": _losses(folder),
+        "levels": _levels(data, unit),
+        "curves": _curves(data, unit),
+        "compute": _compute(folder),
+        "catalog": (folder / "catalog.yaml").read_text() if (folder / "catalog.yaml").is_file() else "",
+    }
+    text = importlib.resources.files("galdiff.report").joinpath("page.html").read_text()
+    page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text)
+    write_text(folder / "report.html", page.render(context))
+    return folder / "report.html"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+def _dataset(path: Path, group: str | None = None) -> xr.Dataset:
+    if not (path / (group or "") / "zarr.json").is_file():
+        return xr.Dataset()
+    return xr.open_zarr(path, group=group, consolidated=False).load()
+
+
+def _unit(folder: Path) -> str:
+    return str(_json(folder / "denoiser" / "spec.json").get("format", {}).get("unit", "display"))
+
+
+def _picture(images: np.ndarray, columns: int, alt: str) -> dict[str, Any]:
+    sheet = grid(images, columns)
+    return {
+        "src": "data:image/png;base64," + base64.b64encode(png(sheet)).decode(),
+        "alt": alt,
+        "width": sheet.shape[1],
+    }
+
+
+def _grids(folder: Path, unit: str) -> list[dict[str, Any]]:
+    drawn, real = _dataset(folder / "samples.zarr", "grid"), _dataset(folder / "samples.zarr", "real")
+    if "image" not in drawn:
+        return []
+    sections = []
+    weights = sorted(set(drawn["guidance"].to_numpy().tolist()), reverse=True)
+    for ask in dict.fromkeys(drawn["ask"].to_numpy().tolist()):
+        pictures = []
+        if "image" in real:
+            like = real["image"].to_numpy()[real["ask"].to_numpy() == ask]
+            shown = f"{len(like)} real, held out"
+            if len(like):
+                pictures.append({**_picture(render(like, unit), 8, f"real {ask}"), "caption": shown})
+        for weight in weights:
+            chosen = (drawn["ask"].to_numpy() == ask) & (drawn["guidance"].to_numpy() == weight)
+            images = render(drawn["image"].to_numpy()[chosen], unit)
+            caption = f"generated, guidance {weight:g}, seeds 0 to {chosen.sum() - 1}"
+            pictures.append({**_picture(images, 8, f"generated {ask} at guidance {weight:g}"), "caption": caption})
+        sections.append({"name": ask, "pictures": pictures})
+    return sections
+
+
+def _reconstructions(data: xr.Dataset, unit: str) -> list[dict[str, Any]]:
+    names = {
+        "reconstruction_input": "held-out images",
+        "reconstruction_mean": "reconstructed, mean image",
+        "reconstruction_noisy": "reconstructed, with a draw of the sky noise",
+    }
+    if "reconstruction_input" not in data:
+        return []
+    stacked = np.concatenate([data[name].to_numpy() for name in names])
+    images = render(stacked, unit)
+    each = len(images) // len(names)
+    return [
+        {**_picture(images[i * each : (i + 1) * each], each, text), "caption": text}
+        for i, text in enumerate(names.values())
+    ]
+
+
+def _losses(folder: Path) -> str:
+    panels = []
+    for stage, figures in (("autoencoder", ("loss", "mse", "kl")), ("denoiser", ("loss",))):
+        lines = read_metrics(folder / "metrics.jsonl", stage)
+        for figure in figures:
+            points = [(line["images"], line[figure]) for line in lines if figure in line]
+            if len(points) < 2:
+                continue
+            x, y = np.asarray(points).T
+            smooth = _smooth(y)
+            raw = {"x": x, "y": y, "label": "logged", "color": COLORS["floor"], "alpha": 0.5}
+            mean = {"x": x, "y": smooth, "label": "smoothed", "color": COLORS["generated"]}
+            panels.append(
+                {"title": f"{stage}: {figure}", "xlabel": "images seen", "ylabel": figure, "lines": [raw, mean]}
+            )
+    return curves(panels) if panels else ""
+
+
+def _smooth(y: np.ndarray, share: float = 0.8) -> np.ndarray:
+    out = np.array(y, dtype=float)
+    for i in range(1, len(out)):
+        out[i] = share * out[i - 1] + (1 - share) * out[i]
+    return out
+
+
+def _levels(data: xr.Dataset, unit: str) -> dict[str, Any]:
+    if "noise_loss" not in data:
+        return {}
+    level, loss = data["noise_level"].to_numpy(), data["noise_loss"].to_numpy()
+    line = {"x": level, "y": loss, "label": "held out", "color": COLORS["generated"]}
+    panel = {
+        "title": "loss by noise level",
+        "xlabel": "share of noise in the variance",
+        "ylabel": "loss",
+        "lines": [line],
+    }
+    pictures = []
+    for i, value in enumerate(level):
+        both = np.concatenate([data["prediction_noised"].to_numpy()[i], data["prediction_clean"].to_numpy()[i]])
+        images = render(both, unit)
+        text = f"noise share {value:g}: what the denoiser is given (above) and what it predicts (below), both decoded"
+        pictures.append({**_picture(images, len(images) // 2, text), "caption": text})
+    return {"plot": curves([panel], columns=1), "pictures": pictures}
+
+
+def _curves(data: xr.Dataset, unit: str) -> str:
+    panels = []
+    for name, axis, scale, label in (
+        ("profile", "profile_radius", "linear", "radius [pixel]"),
+        ("spectrum", "spectrum_k", "log", "k [rad / pixel]"),
+    ):
+        if name not in data:
+            continue
+        for band in data["band"].to_numpy().tolist():
+            lines = []
+            for which in ("floor", "real", "generated"):
+                at = {"set": which, "band": band}
+                line: dict[str, Any] = {"x": data[axis].to_numpy(), "y": data[name].sel(at).to_numpy()}
+                line |= {"label": _LABELS[which], "color": COLORS[which]}
+                if which == "floor":
+                    line["style"] = "--"
+                else:
+                    line |= {"low": data[f"{name}_low"].sel(at), "high": data[f"{name}_high"].sel(at)}
+                lines.append(line)
+            quantity = "surface brightness" if name == "profile" else "power"
+            panel = {"title": f"{name}, band {band}", "xlabel": label, "ylabel": f"{quantity} [{unit}]", "lines": lines}
+            panels.append({**panel, "xscale": scale, "yscale": "linear" if name == "profile" else "log"})
+    return curves(panels) if panels else ""
+
+
+def _compute(folder: Path) -> list[dict[str, Any]]:
+    rows = []
+    for path in sorted((folder / "stages").glob("*.json"), key=lambda p: p.stat().st_mtime):
+        if path.name.endswith(".begun.json"):
+            continue
+        last: Sequence[dict[str, Any]] = read_metrics(folder / "metrics.jsonl", path.stem)[-1:]
+        row = {"stage": path.stem, "seconds": _json(path).get("seconds")}
+        for key in ("images", "images_per_second", "skipped_steps"):
+            row[key] = last[0].get(key) if last else None
+        rows.append(row)
+    return rows

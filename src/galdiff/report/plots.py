@@ -1,0 +1,105 @@
+"""Pictures: images for eyes, grids, and the curves of a report."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from galdiff.atomic import atomic_write
+
+__all__ = ["curves", "grid", "png", "render", "save_grid"]
+
+COLORS = {"real": "#1f6f8b", "generated": "#d1603d", "floor": "#8a8a8a"}
+
+
+def render(pixels: np.ndarray, unit: str) -> np.ndarray:
+    """Render pixel values ``(n, band, y, x)`` for eyes, uint8 ``(n, y, x, 3)``.
+
+    Display units are shown as they are. Others get one asinh stretch for all images together, so that brightness can
+    be compared; one band is gray, of more than three the last, middle and first are red, green and blue.
+    """
+    x = np.asarray(pixels, dtype=np.float64)
+    bands = x.shape[1]
+    chosen = (
+        [0, 0, 0]
+        if bands == 1
+        else [0, 1, 1]
+        if bands == 2
+        else [0, 1, 2]
+        if bands == 3
+        else [bands - 1, bands // 2, 0]
+    )
+    x = x[:, chosen]
+    if unit != "display":
+        low, high = np.quantile(x, [0.05, 0.998])
+        x = np.arcsinh(10 * (x - low) / max(high - low, 1e-30)) / np.arcsinh(10)
+    return (np.clip(x, 0, 1) * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def grid(images: np.ndarray, columns: int, *, gap: int = 1) -> np.ndarray:
+    """Lay rendered images ``(n, y, x, 3)`` out row by row; cells that are left over are mid-gray."""
+    n, h, w, _ = images.shape
+    rows = -(-n // columns) if n else 1
+    out = np.full((rows * (h + gap) - gap, columns * (w + gap) - gap, 3), 60, np.uint8)
+    for i, image in enumerate(images):
+        y, x = (i // columns) * (h + gap), (i % columns) * (w + gap)
+        out[y : y + h, x : x + w] = image
+    return out
+
+
+def png(image: np.ndarray) -> bytes:
+    """Encode uint8 ``(y, x, 3)`` as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def save_grid(path: Path, images: np.ndarray, *, columns: int) -> None:
+    """Write a grid of rendered images as a PNG file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        file.write(png(grid(images, columns)))
+
+
+def curves(panels: Sequence[Mapping[str, Any]], *, columns: int = 3, size: tuple[float, float] = (3.6, 2.8)) -> str:
+    """Draw panels of curves as SVG.
+
+    Parameters
+    ----------
+    panels : sequence of mapping
+        Each with ``title``, ``xlabel``, ``ylabel``, optional ``xscale`` and ``yscale``, and ``lines``: mappings with
+        ``x``, ``y``, ``label``, ``color`` and optional ``low``, ``high`` (a band), ``style`` and ``alpha``.
+    columns : int
+        Panels a row.
+    size : pair of float
+        Of a panel in inches.
+    """
+    rows = -(-len(panels) // columns)
+    width = min(columns, len(panels))
+    figure = Figure(figsize=(size[0] * width, size[1] * rows), layout="constrained", facecolor="none")
+    FigureCanvasAgg(figure)
+    for number, panel in enumerate(panels):
+        axes = figure.add_subplot(rows, width, number + 1)
+        axes.set_facecolor("none")
+        for line in panel["lines"]:
+            style = {"color": line["color"], "lw": 1.4, "ls": line.get("style", "-"), "alpha": line.get("alpha", 1.0)}
+            axes.plot(line["x"], line["y"], label=line["label"], **style)
+            if "low" in line:
+                axes.fill_between(line["x"], line["low"], line["high"], color=line["color"], alpha=0.15, lw=0)
+        axes.set(title=panel["title"], xlabel=panel["xlabel"], ylabel=panel["ylabel"])
+        axes.set_xscale(panel.get("xscale", "linear"))
+        axes.set_yscale(panel.get("yscale", "linear"))
+        axes.spines[["top", "right"]].set_visible(False)
+        if number == 0:
+            axes.legend(frameon=False, fontsize="small")
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
