@@ -59,7 +59,7 @@ denoiser:
         "demo.yaml:5:3: data.sise: there is no such key (did you mean 'size'?)",
         "demo.yaml:7:3: autoencoder.bach: there is no such key (did you mean 'batch'?)",
         "demo.yaml:8:18: autoencoder.learning_rate: should be greater than 0, not -0.0001",
-        "demo.yaml:10:13: denoiser.backbone.kind: should be unet or dit, not 'unett' (did you mean 'unet'?)",
+        "demo.yaml:10:13: denoiser.backbone.kind: should be unet or edm2 or dit, not 'unett' (did you mean 'unet'?)",
         "demo.yaml:11:13: denoiser.dihedral: should be true or false, not 'no'",
     ]
 
