@@ -10,10 +10,11 @@ import numpy as np
 import torch
 import xarray as xr
 
+from galdiff.config import fit_settings
 from galdiff.data import CutoutDataset
 from galdiff.errors import GaldiffError
 from galdiff.model import DiffusionModel, resolve_device
-from galdiff.pipeline import Settings, run
+from galdiff.pipeline import run
 from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Votes
 
 __all__ = ["LatentDiffusion"]
@@ -63,9 +64,15 @@ class LatentDiffusion:
 
     @classmethod
     def fit(
-        cls, dataset: CutoutDataset, folder: str | Path, *, settings: Settings | None = None, device: str = "auto"
+        cls,
+        dataset: CutoutDataset,
+        folder: str | Path,
+        *,
+        device: str = "auto",
+        budget: tuple[float, float] | None = None,
+        **sections: Any,
     ) -> LatentDiffusion:
-        """Train on a dataset; run again after an interruption, it goes on.
+        """Train on a dataset; called again after an interruption, it goes on.
 
         Parameters
         ----------
@@ -73,13 +80,22 @@ class LatentDiffusion:
             Any of galdiff's datasets, or your own subclass.
         folder : path-like
             The run directory.
-        settings : Settings, optional
-            Sizes and lengths; by default those for 64-pixel cutouts on a CPU.
         device : str
             "auto", "cpu" or "cuda".
+        budget : pair of float, optional
+            Seconds of training for autoencoder and denoiser, instead of their counts of images.
+        **sections
+            Sections of a catalog file: ``seed=3``, ``autoencoder={"images": 50_000}``,
+            ``denoiser={"backbone": "dit"}``, …; the rest have defaults.
+
+        Raises
+        ------
+        CatalogFileError
+            Where a section is wrong, with every problem.
         """
         stages = ("cutouts", "autoencoder", "latents", "denoiser")
-        run(folder, lambda: dataset, settings or Settings(), stages=stages, device=device)
+        settings = fit_settings(sections)
+        run(folder, lambda: dataset, settings, stages=stages, device=device, budget=budget or (None, None))
         return cls.load(folder, device=device)
 
     def save(self, folder: str | Path) -> None:
@@ -141,7 +157,7 @@ class LatentDiffusion:
         seeds = seed + torch.arange(n)
         images = torch.cat(list(self.model.generate(drawn, seeds, asked, noise=noise, batch=batch)))
         chosen = {"steps": steps, "guidance": guidance, "sampler": sampler}
-        used = {k: v for k, v in {**self.model.sampling, **{k: v for k, v in chosen.items() if v is not None}}.items()}
+        used = {**self.model.sampling, **{k: v for k, v in chosen.items() if v is not None}}
         coords = {"seed": ("sample", seeds.numpy()), **condition_coordinates(self.schema, asked)}
         return self._array(images.numpy(), coords, used)
 
@@ -170,7 +186,7 @@ class LatentDiffusion:
 
     def _array(self, images: np.ndarray, coords: Mapping[str, Any], attrs: Mapping[str, Any]) -> xr.DataArray:
         bands = {"band": list(self.model.format.bands)}
-        attrs = {"units": self.model.format.unit, **{k: v for k, v in attrs.items() if not isinstance(v, dict)}}
+        attrs = {"units": self.model.format.unit, **attrs}
         return xr.DataArray(images, dims=("sample", "band", "y", "x"), coords={**bands, **coords}, attrs=attrs)
 
     def _card(self) -> str:

@@ -8,15 +8,18 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from galdiff.config.data import GZ2Spec
 from galdiff.config.load import Overrides, dump, load
-from galdiff.config.spec import RunSpec
+from galdiff.config.spec import RunSpec, StagesSpec
 from galdiff.errors import CatalogFileError
 
 if TYPE_CHECKING:
     from galdiff.data import CutoutDataset
+    from galdiff.pipeline import Settings
 
-__all__ = ["again", "build_dataset", "run", "train"]
+__all__ = ["again", "build_dataset", "fit_settings", "run", "train"]
 
 
 def build_dataset(spec: RunSpec, folder: Path) -> CutoutDataset:
@@ -105,16 +108,7 @@ def run(
         pipeline.run(
             folder,
             lambda: build_dataset(spec, folder) if found.dataset is None else found.dataset,
-            pipeline.Settings(
-                autoencoder=spec.autoencoder.settings(),
-                denoiser=spec.denoiser.settings(),
-                sampling=spec.sampling.model_dump(),
-                evaluation=spec.evaluation.model_dump(),
-                split=spec.split.model_dump(),
-                seed=spec.seed,
-                on_bad=spec.data.on_bad,
-                workers=spec.threads or os.cpu_count() or 1,
-            ),
+            _settings(spec, spec.data.on_bad, spec.threads),
             data=_describe(spec, found.dataset, earlier),
             device=spec.device,
             threads=spec.threads,
@@ -124,6 +118,44 @@ def run(
             catalog_text=dump(spec),
         )
     return folder
+
+
+def fit_settings(sections: Mapping[str, Any], *, on_bad: str = "fail") -> Settings:
+    """Validate the sections of a catalog file that are not about the data, for training from Python.
+
+    Parameters
+    ----------
+    sections : mapping
+        Any of ``seed``, ``split``, ``autoencoder``, ``denoiser``, ``sampling``, ``evaluation``; the rest have defaults.
+    on_bad : {"fail", "skip"}
+        What to do with an unreadable file.
+
+    Raises
+    ------
+    CatalogFileError
+        With every problem and its dotted key.
+    """
+    try:
+        spec = StagesSpec.model_validate(dict(sections))
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, row['loc']))}: {row['msg']}" for row in error.errors()]
+        raise CatalogFileError("\n  ".join([f"{len(problems)} problems", *problems])) from error
+    return _settings(spec, on_bad, None)
+
+
+def _settings(spec: RunSpec | StagesSpec, on_bad: str, threads: int | None) -> Settings:
+    from galdiff import pipeline
+
+    return pipeline.Settings(
+        autoencoder=spec.autoencoder.settings(),
+        denoiser=spec.denoiser.settings(),
+        sampling=spec.sampling.model_dump(),
+        evaluation=spec.evaluation.model_dump(),
+        split=spec.split.model_dump(),
+        seed=spec.seed,
+        on_bad=on_bad,
+        workers=threads or os.cpu_count() or 1,
+    )
 
 
 def again(folder: str | Path, *stages: str, device: str | None = None) -> Path:

@@ -33,6 +33,7 @@ __all__ = [
     "RunSpec",
     "SamplingSpec",
     "SplitSpec",
+    "StagesSpec",
 ]
 
 
@@ -172,6 +173,17 @@ class EvaluationSpec(Section):
 
     classifier: Flag = Field(default=True, description="Train a judge of the conditions on held-out images.")
     draws: Count = Field(default=20, description="Bootstrap draws of the errors.")
+
+
+class StagesSpec(Section):
+    """The sections that are not about the data: what `LatentDiffusion.fit` takes."""
+
+    seed: Seed = 0
+    split: SplitSpec = SplitSpec()
+    autoencoder: AutoencoderSpec = AutoencoderSpec()
+    denoiser: DenoiserSpec = DenoiserSpec()
+    sampling: SamplingSpec = SamplingSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
 
 
 class RunSpec(Section):
