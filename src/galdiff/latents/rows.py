@@ -1,8 +1,9 @@
 """Stores of rows: the Zarr v3 protocol that the cutout cache and the latent store share.
 
 A store is a group with one or more sharded arrays ``(sample, …)``, the ids, the split and the condition columns with
-their masks. Each shard is written once, whole, by one writer; a line of ``journal.jsonl`` with the SHA-256 of its
-values follows it; the attribute ``complete`` comes last. A missing shard is an error and never zeros.
+their masks. Each shard is written once, whole, by one writer; a line of a journal beside the group, with the SHA-256 of
+the shard's values, follows it; at the end the hashes become an attribute and ``complete`` comes last. A missing shard is
+an error and never zeros. Inside the group there is nothing that Zarr does not know.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,7 +31,6 @@ __all__ = ["RowStore"]
 
 _VERSION = 1
 _CODECS = {"bytes", "crc32c", "sharding_indexed", "vlen-utf8", "zstd", "transpose"}
-_LOCK = "writer.lock"
 
 
 class RowStore:
@@ -83,7 +84,11 @@ class RowStore:
         path = Path(path)
         attrs = {**attrs, "kind": cls.KIND, "version": _VERSION, "schema": schema.to_dict(), "complete": False}
         attrs["rows"] = _digest(np.asarray(ids).astype(str), np.asarray(split).astype(str))
-        if (path / "zarr.json").is_file():
+        if not (path / "zarr.json").is_file() or "kind" not in _open(path, mode="r").attrs:
+            # Nothing there, or a creation that was cut off before its attributes: no shard can have been written.
+            shutil.rmtree(path, ignore_errors=True)
+            _beside(path, "journal.jsonl").unlink(missing_ok=True)
+        if path.is_dir():
             group = _open(path, mode="r+")
             same = {k: v for k, v in group.attrs.items() if k != "complete"}
             wanted = json.loads(json.dumps({k: v for k, v in attrs.items() if k != "complete"}))
@@ -165,10 +170,9 @@ class RowStore:
             raise StoreError(f"its metadata or columns are damaged: {error}", where=path) from error
         if _digest(store.ids.astype(str)) != store.attrs.get("ids_sha256"):
             raise StoreError("its ids do not match their hash", where=path, remedy="Write it again")
-        journal = store._journal()
-        lost = [k for k in range(store.shards) if k not in journal]
-        for k in range(store.shards):
-            lost += [k for name in cls.ARRAYS if not store._shard_path(name, k).is_file()]
+        if len(store.attrs.get("shards_sha256", ())) != store.shards:
+            raise StoreError("its list of shards is damaged", where=path, remedy="Write the store again")
+        lost = [k for k in range(store.shards) for name in cls.ARRAYS if not store._shard_path(name, k).is_file()]
         if lost:
             raise StoreError(f"shard {lost[0]} is missing", where=path, remedy="Write the store again")
         return store
@@ -255,7 +259,10 @@ class RowStore:
             return False
 
     def _journal(self) -> dict[int, str]:
-        path = self.path / "journal.jsonl"
+        """Hashes of the shards that are written: of a finished store from its attributes."""
+        if "shards_sha256" in self.attrs:
+            return dict(enumerate(self.attrs["shards_sha256"]))
+        path = _beside(self.path, "journal.jsonl")
         lines = path.read_text().splitlines() if path.is_file() else []
         entries = {}
         for line in lines:
@@ -284,22 +291,28 @@ class RowStore:
                 self.group[name][rows] = values  # type: ignore[index]
                 _sync(self._shard_path(name, k))
         line = {"shard": k, "rows": rows.stop - rows.start, "sha256": _digest(*stored)}
-        append_line(self.path / "journal.jsonl", json.dumps(line))
+        append_line(_beside(self.path, "journal.jsonl"), json.dumps(line))
 
     def _finish(self, **attrs: Any) -> None:
         bad = self.verify()
         if bad:
             raise StoreError(f"shards {bad} are not written", where=self.path, remedy="Run the stage again")
-        self.attrs |= {**attrs, "ids_sha256": _digest(self.ids.astype(str)), "complete": True}
+        journal = self._journal()
+        hashes = {
+            "ids_sha256": _digest(self.ids.astype(str)),
+            "shards_sha256": [journal[k] for k in range(self.shards)],
+        }
+        self.attrs |= {**attrs, **hashes, "complete": True}
         with resource_errors(self.path):
             self.group.attrs.update(self.attrs)
             _sync(self.path / "zarr.json")
-            (self.path / _LOCK).unlink(missing_ok=True)
+            for suffix in ("journal.jsonl", "lock"):
+                _beside(self.path, suffix).unlink(missing_ok=True)
 
     @staticmethod
     def _lock(path: Path) -> None:
         """Refuse a second writer that lives on this machine; a dead one's lock is taken over."""
-        lock = path / _LOCK
+        lock = _beside(path, "lock")
         me = {"pid": os.getpid(), "host": socket.gethostname()}
         try:
             with open(lock, "x") as file:
@@ -319,6 +332,10 @@ class RowStore:
             remedy = "Wait until it ends, or end it"
             raise StoreError(f"another writer (pid {pid}) has this store", where=path, remedy=remedy)
         lock.write_text(json.dumps(me))
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(f"{path.name}.{suffix}")
 
 
 def _alive(pid: int) -> bool:

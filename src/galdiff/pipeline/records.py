@@ -15,9 +15,9 @@ from galdiff.errors import ResourceError, StaleRunError
 __all__ = ["ARTIFACTS", "STAGES", "Run", "differences"]
 
 ARTIFACTS: dict[str, tuple[str, ...]] = {
-    "cutouts": ("cutouts.zarr", "cutouts.skipped.jsonl"),
+    "cutouts": ("cutouts.zarr", "cutouts.zarr.journal.jsonl", "cutouts.skipped.jsonl"),
     "autoencoder": ("autoencoder",),
-    "latents": ("latents.zarr",),
+    "latents": ("latents.zarr", "latents.zarr.journal.jsonl"),
     "denoiser": ("denoiser",),
     "samples": ("samples.zarr",),
     "evaluation": ("evaluation.json", "evaluation.zarr"),

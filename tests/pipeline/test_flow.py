@@ -1,0 +1,201 @@
+"""The whole flow on a small scale: what it leaves, how it resumes, and what it refuses."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import galdiff
+from galdiff import LatentDiffusion
+from galdiff.errors import GaldiffError, StaleRunError
+from galdiff.latents import CutoutStore
+from galdiff.pipeline import STAGES
+from galdiff.pipeline.records import differences
+
+SMALL = {
+    "data.simulate.n": 160,
+    "data.simulate.size": 32,
+    "data.size": 32,
+    "autoencoder": {"images": 640, "width": 16, "blocks": 1, "save_every": 128, "plot_every": 640, "warmup_images": 64},
+    "denoiser": {
+        "images": 640,
+        "backbone": {"kind": "unet", "widths": [16]},
+        "save_every": 128,
+        "plot_every": 640,
+        "warmup_images": 64,
+    },
+    "sampling": {"n": 16, "steps": 3, "asks": {"edge_on": {"votes": {"edge_on": 0.9}}, "any": {}}},
+}
+
+
+def train(out, **more):
+    return galdiff.train("quickstart", out=out, quiet=True, **{**SMALL, **more})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.mark.slow
+class TestFinishedRun:
+    def test_every_stage_left_its_record_and_files(self, finished):
+        for stage in STAGES:
+            assert json.loads((finished / "stages" / f"{stage}.json").read_text())["inputs"]
+        expected = {"autoencoder", "cutouts.zarr", "denoiser", "evaluation.json", "evaluation.zarr", "latents.zarr"}
+        expected |= {"metrics.jsonl", "report.html", "samples.zarr", "catalog.yaml"}
+        assert expected <= {p.name for p in finished.iterdir()}
+        assert not list(finished.rglob("*.tmp"))
+
+    def test_stores_open_in_xarray_with_their_conditions(self, finished):
+        latents = xr.open_zarr(finished / "latents.zarr", consolidated=False)
+        assert latents["mean"].dims == ("sample", "channel", "y", "x")
+        assert {"id", "split", "votes", "votes_mask"} <= set(latents.variables)
+        assert latents.attrs["complete"] is True
+
+    def test_small_samples_are_too_few_and_not_a_number(self, finished):
+        figures = {f["name"]: f for f in json.loads((finished / "evaluation.json").read_text())["figures"]}
+        assert figures["FD_all"]["status"] == "too few"
+        assert figures["FD_all"]["value"] is None
+
+    def test_grids_show_all_seeds_at_both_guidances(self, finished):
+        grid = xr.open_zarr(finished / "samples.zarr", group="grid", consolidated=False)
+        for guidance in (1.0, 1.5):
+            for ask in ("edge_on", "any"):
+                chosen = (grid["guidance"] == guidance) & (grid["ask"] == ask)
+                assert sorted(grid["seed"].values[chosen].tolist()) == list(range(64))
+
+    def test_the_model_loads_and_samples_by_seed(self, finished):
+        model = LatentDiffusion.load(finished, device="cpu")
+        many = model.sample(4, votes={"spiral": 0.9}, seed=10, batch=3)
+        assert many.dims == ("sample", "band", "y", "x")
+        assert many["spiral"].values == pytest.approx([0.9] * 4)
+        one = model.sample(1, votes={"spiral": 0.9}, seed=12)
+        np.testing.assert_allclose(one.values[0], many.values[2], atol=1e-4)
+        smooth = model.sample(1, seed=12, noise=False)
+        assert smooth.values.std() > 0
+        with pytest.raises(GaldiffError, match="Did you mean 'spiral'"):
+            model.sample(1, votes={"spirol": 0.9})
+
+    def test_a_saved_model_is_the_same_model(self, finished, tmp_path):
+        model = LatentDiffusion.load(finished, device="cpu")
+        model.save(tmp_path)
+        again = LatentDiffusion.load(tmp_path, device="cpu")
+        assert np.array_equal(again.sample(2, seed=1).values, model.sample(2, seed=1).values)
+        assert (tmp_path / "README.md").read_text().startswith("# A galdiff model")
+
+    def test_run_again_it_does_nothing(self, finished):
+        before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
+        train(finished.parent)
+        after = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
+        assert {p for p in after if after[p] != before.get(p)} <= {finished / "catalog.yaml"}
+
+    def test_how_often_it_saves_does_not_make_it_stale(self, finished):
+        train(finished.parent, autoencoder={**SMALL["autoencoder"], "save_every": 640})
+
+    def test_changed_inputs_stop_with_what_changed(self, finished):
+        with pytest.raises(StaleRunError, match=r"loss\.kl: 0\.0002 -> 0\.3.*\n.*--redo autoencoder"):
+            train(finished.parent, autoencoder={**SMALL["autoencoder"], "kl": 0.3})
+
+    def test_redo_archives_and_does_again(self, finished, tmp_path):
+        out = tmp_path / "runs"
+        shutil.copytree(finished, out / finished.name)
+        run = train(out, redo=["denoiser"], denoiser={**SMALL["denoiser"], "images": 320})
+        [archived] = (run / "archive").iterdir()
+        assert (archived / "denoiser" / "weights.safetensors").is_file()
+        assert (archived / "report.html").is_file()
+        old = json.loads((archived / "stages" / "denoiser.json").read_text())["inputs"]["training"]["images"]
+        new = json.loads((run / "stages" / "denoiser.json").read_text())["inputs"]["training"]["images"]
+        assert (old, new) == (640, 320)
+        assert not (archived / "latents.zarr").exists()
+
+    def test_latents_of_another_autoencoder_are_refused(self, finished, tmp_path):
+        out = tmp_path / "runs"
+        run = shutil.copytree(finished, out / finished.name)
+        decoder = run / "autoencoder" / "decoder.safetensors"
+        decoder.write_bytes(decoder.read_bytes()[:-4] + b"\0\0\0\0")
+        for name in ("denoiser", "samples", "evaluation", "report"):
+            (run / "stages" / f"{name}.json").unlink()
+        with pytest.raises(GaldiffError, match="another autoencoder"):
+            train(out)
+
+
+@pytest.mark.slow
+def test_stages_alone(tmp_path):
+    with pytest.raises(GaldiffError, match="needs 'cutouts'"):
+        train(tmp_path, stages=["autoencoder"])
+    run = train(tmp_path, stages=["cutouts"])
+    assert (run / "cutouts.zarr").is_dir()
+    assert not (run / "autoencoder").exists()
+
+
+WORKER = """
+import sys, json, torch
+torch.set_num_threads(1)
+import galdiff
+galdiff.train("quickstart", out=sys.argv[1], quiet=True, stages=["cutouts", "autoencoder", "latents", "denoiser"],
+              **json.loads(sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path):
+    def start(out):
+        arguments = [sys.executable, "-c", WORKER, str(out), json.dumps(SMALL)]
+        return subprocess.Popen(arguments, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    begun = time.monotonic()
+    assert start(tmp_path / "whole").wait() == 0
+    length = time.monotonic() - begun
+    rng, kills = random.Random(0), 0
+    while True:
+        worker = start(tmp_path / "killed")
+        try:
+            # Python's own start takes a second or two of this; the kills fall into any stage after it.
+            assert worker.wait(timeout=rng.uniform(0.3, 0.9) * length if kills < 4 else 600) == 0
+            break
+        except subprocess.TimeoutExpired:
+            worker.send_signal(signal.SIGKILL)
+            worker.wait()
+            kills += 1
+    assert kills
+    for name in ("autoencoder/encoder", "autoencoder/decoder", "denoiser/weights"):
+        whole, killed = (tmp_path / k / "quickstart" / f"{name}.safetensors" for k in ("whole", "killed"))
+        assert whole.read_bytes() == killed.read_bytes(), name
+    stores = [
+        xr.open_zarr(tmp_path / k / "quickstart" / "latents.zarr", consolidated=False) for k in ("whole", "killed")
+    ]
+    assert np.array_equal(stores[0]["mean"].values, stores[1]["mean"].values)
+
+
+@pytest.mark.parametrize("on_bad", ["fail", "skip"])
+def test_a_damaged_image(tmp_path, on_bad):
+    run = tmp_path / "quickstart"
+    train(tmp_path, stages=["cutouts"])
+    shutil.rmtree(run / "cutouts.zarr")
+    for record in (run / "stages").iterdir():
+        record.unlink()
+    image = sorted((run / "simulated" / "images").glob("*.jpg"))[7]
+    image.write_bytes(image.read_bytes()[:300])
+    if on_bad == "fail":
+        with pytest.raises(GaldiffError, match=image.name):
+            train(tmp_path, stages=["cutouts"], **{"data.on_bad": "fail"})
+        assert not (run / "stages" / "cutouts.json").exists()
+    else:
+        train(tmp_path, stages=["cutouts"], **{"data.on_bad": "skip"})
+        store = CutoutStore.open(run / "cutouts.zarr")
+        assert (store.split == "skipped").sum() == 1
+        assert image.name in (run / "cutouts.skipped.jsonl").read_text()
+
+
+def test_differences_name_every_leaf():
+    old, new = {"a": 1, "b": {"c": 2, "d": 3}}, {"a": 1, "b": {"c": 5}, "e": 4}
+    assert differences(old, new) == ["b.c: 2 -> 5", "b.d: 3 -> null", "e: null -> 4"]
