@@ -142,9 +142,9 @@ class Grain(nn.Module):
         std = covariance.diagonal(dim1=1, dim2=2).sqrt().clamp_min(1e-6)
         self.correlation.copy_(covariance / std[:, :, None] / std[:, None, :])
         self.level.copy_(sigma.double().square().mean(dim=(0, 3, 4)).sqrt().clamp_min(1e-6))
-        # Images are not periodic: a window keeps the jump at their edges out of the spectrum.
-        window = torch.outer(*(torch.hann_window(s, device=residual.device) for s in size))
-        power = torch.fft.rfft2(residual * window).abs().square().mean(0) / window.square().sum()
+        # No window: it would weigh the object in the middle over the sky, whose grain is larger in a square-root stretch,
+        # and a residual has no gradient that jumps at the edges.
+        power = torch.fft.rfft2(residual).abs().square().mean(0) / (size[0] * size[1])
         lower, share = (b.to(power.device) for b in _bins(*size))
         weights = torch.cat([1 - share.flatten(), share.flatten()])
         where = torch.cat([lower.flatten(), lower.flatten() + 1])

@@ -1,0 +1,178 @@
+"""Time to quality: galdiff and a plain diffusers pipeline on the same cutouts, cores and seconds.
+
+    python benchmarks/time_to_quality.py --root DATA/gz1 --seconds 60 120 240 --seeds 0 1 2 -o results.json
+
+Each point of the curve is a training of its own, whose schedules end at its last second: 45 % of the time for the
+autoencoder, the rest for the denoiser, for both systems. The peer is what its documentation leads to: AutoencoderKL
+(f4; 32, 64, 128) and a class-conditional UNet2DModel (64, 128, 128), AdamW at a constant rate, noise prediction on the
+cosine schedule, a weight average, 50 steps of DDIM. Both are scored by the same features (`galdiff.metrics`) against the
+same held-out images; neither the clock of the one nor of the other runs while samples are drawn or scored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from galdiff.atomic import write_json
+from galdiff.config import load, run
+from galdiff.latents import CutoutStore
+from galdiff.metrics import Whitening, frechet_distance, high_frequency_power, physical_features
+from galdiff.model import DiffusionModel
+from galdiff.pipeline.samples import held_out_rows
+
+SHARE = 0.45
+SAMPLES = 1000
+
+
+class Scores:
+    """Distances to held-out real images, whitened by the training split."""
+
+    def __init__(self, store: CutoutStore) -> None:
+        self.rows = held_out_rows(store)[:SAMPLES]
+        self.real = store.images(self.rows).astype(np.float32)
+        train = store.images(store.rows("train")).astype(np.float32)
+        self.whiten = Whitening.fit(physical_features(train))
+        self.features = self.whiten(physical_features(self.real))
+        other = train[np.random.default_rng(0).permutation(len(train))[: len(self.rows)]]
+        self.floor = self(other)
+
+    def __call__(self, images: np.ndarray) -> dict[str, float]:
+        f = self.whiten(physical_features(images))
+        power = high_frequency_power(images).mean() / high_frequency_power(self.real).mean()
+        shape = frechet_distance(f[:, :7], self.features[:, :7])
+        return {"FD_shape": shape, "FD_all": frechet_distance(f, self.features), "high_frequency": float(power)}
+
+
+def galdiff(cache: Path, catalog: str, root: str, seconds: float, seed: int, scores: Scores) -> np.ndarray:
+    """Train within the budget in a copy of the cached run; return samples with the held-out conditions."""
+    with tempfile.TemporaryDirectory() as out:
+        shutil.copytree(cache, Path(out) / cache.name)
+        overrides = [f"data.root={root}", f"seed={seed}"]
+        budget = (SHARE * seconds, (1 - SHARE) * seconds)
+        stages = ["autoencoder", "latents", "denoiser"]
+        folder = run(catalog, overrides=overrides, stages=stages, budget=budget, out=out, quiet=True)
+        model = DiffusionModel.load(folder)
+        conditions = CutoutStore.open(folder / "cutouts.zarr").conditions()[torch.from_numpy(scores.rows)]
+        seeds = 1_000_000 + torch.arange(len(scores.rows))
+        return torch.cat(list(model.generate(model.sampler(guidance=1.0), seeds, conditions))).numpy()
+
+
+def diffusers(store: CutoutStore, seconds: float, seed: int, scores: Scores) -> np.ndarray:
+    """The peer."""
+    from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DModel
+    from diffusers.training_utils import EMAModel
+
+    torch.manual_seed(seed)
+    rows = store.rows("train")
+    x = torch.from_numpy(store.images(rows)).float() * 2 - 1
+    labels = store.conditions().values["morphology"]
+    classes = int(labels.max()) + 1
+    y = labels[torch.from_numpy(rows)]
+    vae = AutoencoderKL(
+        3,
+        3,
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(32, 64, 128),
+        latent_channels=4,
+        sample_size=64,
+    )
+    optimizer = torch.optim.AdamW(vae.parameters(), 5e-4)
+    begun = time.monotonic()
+    while time.monotonic() - begun < SHARE * seconds:
+        batch = x[torch.randint(len(x), (16,))]
+        posterior = vae.encode(batch).latent_dist
+        loss = (vae.decode(posterior.sample()).sample - batch).abs().mean() + 1e-6 * posterior.kl().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    vae.eval()
+    with torch.no_grad():
+        z = torch.cat([vae.encode(part).latent_dist.mean for part in x.split(64)])
+        scale = float(z.std())
+    unet = UNet2DModel(
+        16,
+        4,
+        4,
+        block_out_channels=(64, 128, 128),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+        num_class_embeds=classes,
+    )
+    ema = EMAModel(unet.parameters(), decay=0.999, use_ema_warmup=True)
+    optimizer = torch.optim.AdamW(unet.parameters(), 5e-4)
+    noise = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2")
+    begun = time.monotonic()
+    while time.monotonic() - begun < (1 - SHARE) * seconds:
+        pick = torch.randint(len(z), (64,))
+        clean, epsilon = z[pick] / scale, torch.randn(64, *z.shape[1:])
+        t = torch.randint(1000, (64,))
+        loss = (unet(noise.add_noise(clean, epsilon, t), t, class_labels=y[pick]).sample - epsilon).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        ema.step(unet.parameters())
+    ema.copy_to(unet.parameters())
+    unet.eval()
+    sampler = DDIMScheduler(1000, beta_schedule="squaredcos_cap_v2", clip_sample=False)
+    sampler.set_timesteps(50)
+    images = []
+    with torch.no_grad():
+        for part in torch.from_numpy(scores.rows).split(100):
+            z_t = torch.randn(len(part), *z.shape[1:])
+            for t in sampler.timesteps:
+                z_t = sampler.step(unet(z_t, t, class_labels=labels[part]).sample, t, z_t).prev_sample
+            images.append((vae.decode(z_t * scale).sample.clamp(-1, 1) + 1) / 2)
+    return torch.cat(images).numpy()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", required=True, help="folder of the gz1 data")
+    parser.add_argument("--catalog", default="gz1")
+    parser.add_argument("--seconds", type=float, nargs="+", default=[60, 120, 240, 600, 1200])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--systems", nargs="+", default=["galdiff", "diffusers"], choices=["galdiff", "diffusers"])
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    options = parser.parse_args()
+    points: list[dict] = []
+    with tempfile.TemporaryDirectory() as folder:
+        root = os.path.abspath(options.root)
+        cache = run(options.catalog, overrides=[f"data.root={root}"], stages=["cutouts"], out=folder, quiet=True)
+        store = CutoutStore.open(cache / "cutouts.zarr")
+        scores = Scores(store)
+        for seconds in options.seconds:
+            for system in options.systems:
+                for seed in options.seeds:
+                    if system == "galdiff":
+                        images = galdiff(cache, options.catalog, root, seconds, seed, scores)
+                    else:
+                        images = diffusers(store, seconds, seed, scores)
+                    points.append({"system": system, "seconds": seconds, "seed": seed, **scores(images)})
+                    print(json.dumps(points[-1]), flush=True)
+                    result = {
+                        "date": time.strftime("%Y-%m-%d"),
+                        "cpu": platform.processor() or platform.machine(),
+                        "threads": torch.get_num_threads(),
+                        "torch": torch.__version__,
+                        "catalog": load(options.catalog, [f"data.root={root}"]).model_dump(mode="json", exclude={"data"}),
+                        "samples": len(scores.rows),
+                        "floor": scores.floor,
+                        "points": points,
+                    }
+                    write_json(options.output, result)
+
+
+if __name__ == "__main__":
+    main()
