@@ -149,7 +149,7 @@ class TestAutoencoder:
 
     @pytest.mark.slow
     def test_learns_equivariant_latents(self):
-        """Turning a latent turns its image: the price in error after a short training is below 1 dB."""
+        """Turning a latent turns its image, though every image of the training lies the same way."""
         torch.manual_seed(0)
         yy, xx = torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="ij")
         center = torch.rand(256, 2) - 0.5
@@ -168,8 +168,9 @@ class TestAutoencoder:
             z = model.encode(x).mean
             plain = (model.decode(z).mean - x).square().mean()
             turned = (model.decode(torch.rot90(z, 1, (2, 3))).mean - torch.rot90(x, 1, (2, 3))).square().mean()
-        assert plain < 0.2 * x.var()
-        assert 10 * torch.log10(turned / plain) < 1.0
+        untrained = (torch.rot90(x, 1, (2, 3)) - x).square().mean()
+        assert plain < 0.02 * x.var()
+        assert turned < 0.02 * untrained
 
 
 def test_gradient_loss_sees_edges_and_not_levels():
