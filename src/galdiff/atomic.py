@@ -20,6 +20,7 @@ from galdiff.errors import ResourceError
 __all__ = ["append_line", "atomic_write", "resource_errors", "sha256_file", "sha256_json", "write_json", "write_text"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
 
 
 @contextmanager
@@ -31,7 +32,7 @@ def resource_errors(path: Path) -> Iterator[None]:
         if error.errno in _FULL:
             remedy = "Free some space and run again: nothing is lost"
             raise ResourceError("the disk is full", where=path, remedy=remedy) from error
-        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        if error.errno in _REFUSED:
             remedy = "Give a folder that you may write to"
             raise ResourceError(f"cannot write: {error.strerror}", where=path, remedy=remedy) from error
         raise
