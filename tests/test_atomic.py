@@ -92,10 +92,10 @@ def test_the_systems_refusals_become_resource_errors(tmp_path, monkeypatch, code
 
 def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ResourceError, match="[Nn]ot a directory"):
+    with pytest.raises(ResourceError, match=r"[Nn]ot a directory"):
         write_text(tmp_path / "file" / "inside", "text")
     (tmp_path / "folder" / "full").mkdir(parents=True)
-    with pytest.raises(ResourceError, match="[Ii]s a directory"):
+    with pytest.raises(ResourceError, match=r"[Ii]s a directory"):
         write_text(tmp_path / "folder", "text")
 
 
@@ -143,6 +143,13 @@ def test_lines_are_appended(tmp_path):
     for line in ("one", "zwölf"):
         append_line(path, line)
     assert path.read_text().splitlines() == ["one", "zwölf"]
+
+
+def test_a_line_after_one_that_was_cut_off_stands_alone(tmp_path):
+    path = tmp_path / "journal"
+    path.write_text("one\ntw")
+    append_line(path, "three")
+    assert path.read_text() == "one\ntw\nthree\n"
 
 
 def test_hash_of_a_file_is_that_of_sha256sum(tmp_path):

@@ -17,7 +17,16 @@ from typing import IO, Any
 
 from galdiff.errors import ResourceError
 
-__all__ = ["append_line", "atomic_write", "resource_errors", "sha256_file", "sha256_json", "write_json", "write_text"]
+__all__ = [
+    "append_line",
+    "atomic_write",
+    "resource_errors",
+    "sha256_file",
+    "sha256_json",
+    "sync_folder",
+    "write_json",
+    "write_text",
+]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
@@ -84,10 +93,12 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def append_line(path: str | Path, line: str) -> None:
-    """Append a line to a journal and sync it."""
+    """Append a line to a journal and sync it; a last line that a crash cut off is ended first."""
     path = Path(path)
-    with resource_errors(path), open(path, "ab") as file:
-        file.write(line.encode() + b"\n")
+    with resource_errors(path), open(path, "ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - 1))
+        file.write((b"" if file.read(1) in (b"", b"\n") else b"\n") + line.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 

@@ -80,8 +80,10 @@ class CutoutStore(RowStore):
     def finish(self, *, skipped: Sequence[int] = ()) -> None:
         """Verify every shard and mark the store complete; ``skipped`` rows leave their split."""
         if len(skipped):
-            self.split[list(skipped)] = "skipped"
-            self.group["split"][:] = self.split.astype(object)  # type: ignore[index]
+            split = self.split.astype(object)  # text of fixed width would cut the word
+            split[list(skipped)] = "skipped"
+            self.group["split"][:] = split  # type: ignore[index]
+            self.split = split.astype(str)
         self._finish(skipped=len(skipped))
 
     def images(self, rows: np.ndarray | None = None) -> np.ndarray:

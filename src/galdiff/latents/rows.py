@@ -2,8 +2,8 @@
 
 A store is a group with one or more sharded arrays ``(sample, …)``, the ids, the split and the condition columns with
 their masks. Each shard is written once, whole, by one writer; a line of a journal beside the group, with the SHA-256 of
-the shard's values, follows it; at the end the hashes become an attribute and ``complete`` comes last. A missing shard is
-an error and never zeros. Inside the group there is nothing that Zarr does not know.
+the shard's values, follows it. At the end the hashes of shards, columns and metadata become attributes, together with
+``complete``. A missing shard is an error and never zeros. Inside the group there is nothing that Zarr does not know.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -21,16 +20,16 @@ import numpy as np
 import torch
 import zarr
 import zarr.codecs
-import zarr.errors
 
-from galdiff.atomic import append_line, resource_errors
+from galdiff.atomic import append_line, resource_errors, sync_folder
 from galdiff.errors import StoreError
+from galdiff.latents.lock import beside, take_lock
+from galdiff.latents.metadata import DIGEST, metadata_digest, open_group
 from galdiff.schema.conditions import Conditions, ConditionSchema, Votes
 
 __all__ = ["RowStore"]
 
 _VERSION = 1
-_CODECS = {"bytes", "crc32c", "sharding_indexed", "vlen-utf8", "zstd", "transpose"}
 
 
 class RowStore:
@@ -57,10 +56,7 @@ class RowStore:
         self.path, self.group = path, group
         self.attrs: dict[str, Any] = dict(group.attrs)
         self.schema = ConditionSchema.from_dict(self.attrs["schema"])
-        self.ids = np.asarray(group["id"][:])  # type: ignore[index]
-        if self.ids.dtype.kind != "i":
-            self.ids = _text(self.ids)
-        self.split = _text(group["split"][:])  # type: ignore[index]
+        self.ids, self.split = self._column("id"), self._column("split")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -84,12 +80,8 @@ class RowStore:
         path = Path(path)
         attrs = {**attrs, "kind": cls.KIND, "version": _VERSION, "schema": schema.to_dict(), "complete": False}
         attrs["rows"] = _digest(np.asarray(ids).astype(str), np.asarray(split).astype(str))
-        if not (path / "zarr.json").is_file() or "kind" not in _open(path, mode="r").attrs:
-            # Nothing there, or a creation that was cut off before its attributes: no shard can have been written.
-            shutil.rmtree(path, ignore_errors=True)
-            _beside(path, "journal.jsonl").unlink(missing_ok=True)
-        if path.is_dir():
-            group = _open(path, mode="r+")
+        if path.exists():
+            group = open_group(path, mode="r+")
             same = {k: v for k, v in group.attrs.items() if k != "complete"}
             wanted = json.loads(json.dumps({k: v for k, v in attrs.items() if k != "complete"}))
             if group.attrs.get("complete") or any(same.get(k) != v for k, v in wanted.items()):
@@ -97,28 +89,33 @@ class RowStore:
                 raise StoreError(
                     "there is a store here already that was made from other inputs", where=path, remedy=remedy
                 )
-        else:
-            with resource_errors(path):
-                path.mkdir(parents=True, exist_ok=True)
-                group = zarr.open_group(path, mode="w", zarr_format=3)
-                for name, (shape, dtype, dims, (chunk, shard)) in arrays.items():
-                    group.create_array(
-                        name,
-                        shape=(len(ids), *shape),
-                        chunks=(chunk, *shape),
-                        shards=(shard, *shape),
-                        dtype=dtype,
-                        fill_value=float("nan"),
-                        compressors=None,
-                        serializer=zarr.codecs.BytesCodec(),
-                        filters=None,
-                        dimension_names=("sample", *dims),
-                    )
-                cls._columns(group, ids, split, conditions, schema)
-                # The attributes are written after all arrays exist: a group without them is not a store yet.
-                group.attrs.update(attrs)
-        cls._lock(path)
-        return cls(path, group)
+            take_lock(path)
+            return cls(path, group)
+        with resource_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            take_lock(path)
+            beside(path, "journal.jsonl").unlink(missing_ok=True)
+            # Made under another name: a creation that is cut off leaves nothing at the store's place.
+            draft = beside(path, "tmp")
+            shutil.rmtree(draft, ignore_errors=True)
+            group = zarr.open_group(draft, mode="w", zarr_format=3, attributes=attrs)
+            for name, (shape, dtype, dims, (chunk, shard)) in arrays.items():
+                group.create_array(
+                    name,
+                    shape=(len(ids), *shape),
+                    chunks=(chunk, *shape),
+                    shards=(shard, *shape),
+                    dtype=dtype,
+                    fill_value=float("nan"),
+                    compressors=zarr.codecs.Crc32cCodec(),
+                    serializer=zarr.codecs.BytesCodec(),
+                    filters=None,
+                    dimension_names=("sample", *dims),
+                )
+            cls._columns(group, ids, split, conditions, schema)
+            os.replace(draft, path)
+            sync_folder(path.parent)
+        return cls(path, open_group(path, mode="r+"))
 
     @staticmethod
     def _columns(
@@ -158,18 +155,16 @@ class RowStore:
         path = Path(path)
         if not (path / "zarr.json").is_file():
             raise StoreError("there is no store here", where=path, remedy="Run the stage that writes it")
-        group = _open(path, mode="r")
+        group = open_group(path, mode="r")
         if group.attrs.get("kind") != cls.KIND or group.attrs.get("version") != _VERSION:
             raise StoreError(f"this is not a {cls.KIND} store of version {_VERSION}", where=path)
         if group.attrs.get("complete") is not True:
             remedy = "Run the stage again: it goes on where it was stopped"
             raise StoreError("the store is not complete", where=path, remedy=remedy)
-        try:
-            store = cls(path, group)
-        except (KeyError, TypeError, ValueError, OSError) as error:
-            raise StoreError(f"its metadata or columns are damaged: {error}", where=path) from error
-        if _digest(store.ids.astype(str)) != store.attrs.get("ids_sha256"):
-            raise StoreError("its ids do not match their hash", where=path, remedy="Write it again")
+        digest = metadata_digest(path, dict(group.attrs))
+        if group.attrs.get(DIGEST, digest) != digest:
+            raise StoreError("its metadata does not match its hash", where=path, remedy="Write the store again")
+        store = cls(path, group)
         if len(store.attrs.get("shards_sha256", ())) != store.shards:
             raise StoreError("its list of shards is damaged", where=path, remedy="Write the store again")
         lost = [k for k in range(store.shards) for name in cls.ARRAYS if not store._shard_path(name, k).is_file()]
@@ -202,9 +197,23 @@ class RowStore:
     def conditions(self) -> Conditions:
         """All rows' conditions."""
         names = [f.name for f in self.schema.fields]
-        values = {name: torch.from_numpy(self.group[name][:]) for name in names}  # type: ignore[index]
-        masks = {name: torch.from_numpy(self.group[f"{name}_mask"][:]) for name in names}  # type: ignore[index]
+        values = {name: torch.from_numpy(self._column(name)) for name in names}
+        masks = {name: torch.from_numpy(self._column(f"{name}_mask")) for name in names}
         return Conditions(values, masks)
+
+    def _column(self, name: str) -> np.ndarray:
+        """Read ids, split or a condition; of a finished store against its hash."""
+        try:
+            values = np.asarray(self.group[name][:])  # type: ignore[index]
+        except Exception as error:  # damaged bytes can raise anything at all
+            raise StoreError(f"column '{name}' is damaged: {error}", where=self.path) from error
+        if values.dtype.kind not in "iufb":
+            values = np.asarray(values, dtype=object).astype(str)  # whichever text type NumPy and Zarr gave
+        hashes = self.attrs.get("columns_sha256", {})
+        if name in hashes and _digest(values) != hashes[name]:
+            remedy = "Write the store again"
+            raise StoreError(f"column '{name}' does not match its hash", where=self.path, remedy=remedy)
+        return values
 
     def read(self, name: str, rows: np.ndarray | None = None) -> np.ndarray:
         """Read rows of an array in one pass over its shards.
@@ -234,11 +243,15 @@ class RowStore:
     def _read_shard(self, name: str, k: int) -> np.ndarray:
         if not self._shard_path(name, k).is_file():
             raise StoreError(f"shard {k} of '{name}' is missing", where=self.path, remedy="Write the store again")
+        remedy = "Write the store again"
         try:
-            return np.asarray(self.group[name][self.shard_rows(k)])  # type: ignore[index]
-        except (ValueError, OSError, RuntimeError, IndexError, zarr.errors.BaseZarrError) as error:
-            remedy = "Write the store again"
+            values = np.asarray(self.group[name][self.shard_rows(k)])  # type: ignore[index]
+        except Exception as error:  # damaged bytes can raise anything at all
             raise StoreError(f"shard {k} of '{name}' is damaged: {error}", where=self.path, remedy=remedy) from error
+        if not np.isfinite(values).all():
+            # Only finite values are ever written: what is not is Zarr's fill value in the place of a lost chunk.
+            raise StoreError(f"shard {k} of '{name}' has lost values", where=self.path, remedy=remedy)
+        return values
 
     def missing_shards(self) -> Iterator[int]:
         """Yield the shards that are still to be written; journaled ones are read back and verified first."""
@@ -262,7 +275,7 @@ class RowStore:
         """Hashes of the shards that are written: of a finished store from its attributes."""
         if "shards_sha256" in self.attrs:
             return dict(enumerate(self.attrs["shards_sha256"]))
-        path = _beside(self.path, "journal.jsonl")
+        path = beside(self.path, "journal.jsonl")
         lines = path.read_text().splitlines() if path.is_file() else []
         entries = {}
         for line in lines:
@@ -288,69 +301,30 @@ class RowStore:
             stored.append(values)
         with resource_errors(self.path):
             for name, values in zip(self.ARRAYS, stored, strict=True):
+                # Zarr would merge the values into what is there, which may be what a crash or a bad disk left.
+                self._shard_path(name, k).unlink(missing_ok=True)
                 self.group[name][rows] = values  # type: ignore[index]
                 _sync(self._shard_path(name, k))
         line = {"shard": k, "rows": rows.stop - rows.start, "sha256": _digest(*stored)}
-        append_line(_beside(self.path, "journal.jsonl"), json.dumps(line))
+        append_line(beside(self.path, "journal.jsonl"), json.dumps(line))
 
     def _finish(self, **attrs: Any) -> None:
         bad = self.verify()
         if bad:
             raise StoreError(f"shards {bad} are not written", where=self.path, remedy="Run the stage again")
         journal = self._journal()
+        columns = sorted(set(self.group.array_keys()) - set(self.ARRAYS))
         hashes = {
-            "ids_sha256": _digest(self.ids.astype(str)),
+            "columns_sha256": {name: _digest(self._column(name)) for name in columns},
             "shards_sha256": [journal[k] for k in range(self.shards)],
         }
         self.attrs |= {**attrs, **hashes, "complete": True}
+        self.attrs[DIGEST] = metadata_digest(self.path, self.attrs)
         with resource_errors(self.path):
             self.group.attrs.update(self.attrs)
             _sync(self.path / "zarr.json")
             for suffix in ("journal.jsonl", "lock"):
-                _beside(self.path, suffix).unlink(missing_ok=True)
-
-    @staticmethod
-    def _lock(path: Path) -> None:
-        """Refuse a second writer that lives on this machine; a dead one's lock is taken over."""
-        lock = _beside(path, "lock")
-        me = {"pid": os.getpid(), "host": socket.gethostname()}
-        try:
-            with open(lock, "x") as file:
-                json.dump(me, file)
-            return
-        except FileExistsError:
-            pass
-        try:
-            owner = json.loads(lock.read_text())
-            pid, host = int(owner["pid"]), owner["host"]
-        except (ValueError, KeyError, TypeError):
-            pid, host = -1, me["host"]  # cut by a crash
-        if host != me["host"]:
-            remedy = f"If it is dead, delete {lock}"
-            raise StoreError(f"another writer on {host} (pid {pid}) has this store", where=path, remedy=remedy)
-        if pid > 0 and pid != me["pid"] and _alive(pid):
-            remedy = "Wait until it ends, or end it"
-            raise StoreError(f"another writer (pid {pid}) has this store", where=path, remedy=remedy)
-        lock.write_text(json.dumps(me))
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(f"{path.name}.{suffix}")
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _text(values: Any) -> np.ndarray:
-    """Return fixed-width text, whichever text type NumPy and Zarr gave."""
-    return np.asarray(values, dtype=object).astype(str)
+                beside(self.path, suffix).unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
@@ -366,29 +340,3 @@ def _digest(*arrays: np.ndarray) -> str:
         else:
             digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
-
-
-def _open(path: Path, *, mode: Any) -> zarr.Group:
-    """Open a group after looking at its metadata: Zarr v3 and codecs that can execute nothing."""
-    try:
-        for file in [path / "zarr.json", *path.glob("*/zarr.json")]:
-            meta = json.loads(file.read_text())
-            if meta.get("zarr_format") != 3:
-                raise StoreError("this is not Zarr format 3", where=file)
-            for name in _codec_names(meta):
-                if name not in _CODECS:
-                    raise StoreError(f"codec '{name}' is not allowed", where=file)
-        return zarr.open_group(path, mode=mode, zarr_format=3)
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, zarr.errors.BaseZarrError) as error:
-        raise StoreError(f"its metadata is damaged: {error}", where=path, remedy="Write the store again") from error
-
-
-def _codec_names(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, part in value.items():
-            if key in ("codecs", "index_codecs") and isinstance(part, list):
-                yield from (str(codec.get("name")) for codec in part)
-            yield from _codec_names(part)
-    elif isinstance(value, list):
-        for part in value:
-            yield from _codec_names(part)
