@@ -5,8 +5,8 @@
 Each point of the curve is a training of its own, whose schedules end at its last second: 45 % of the time for the
 autoencoder, the rest for the denoiser, for both systems. The peer is what its documentation leads to: AutoencoderKL
 (f4; 32, 64, 128) and a class-conditional UNet2DModel (64, 128, 128), AdamW at a constant rate, noise prediction on the
-cosine schedule, a weight average, 50 steps of DDIM. Both are scored by the same features (`galdiff.metrics`) against the
-same held-out images; neither the clock of the one nor of the other runs while samples are drawn or scored.
+cosine schedule, a weight average, 50 steps of DDIM. Both are scored by the same features (`galdiff.metrics`) against
+the same held-out images; neither the clock of the one nor of the other runs while samples are drawn or scored.
 """
 
 from __future__ import annotations
@@ -166,7 +166,9 @@ def main() -> None:
                         "cpu": platform.processor() or platform.machine(),
                         "threads": torch.get_num_threads(),
                         "torch": torch.__version__,
-                        "catalog": load(options.catalog, [f"data.root={root}"]).model_dump(mode="json", exclude={"data"}),
+                        "catalog": load(options.catalog, [f"data.root={root}"]).model_dump(
+                            mode="json", exclude={"data"}
+                        ),
                         "samples": len(scores.rows),
                         "floor": scores.floor,
                         "points": points,

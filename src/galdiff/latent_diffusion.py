@@ -99,7 +99,7 @@ class LatentDiffusion:
         return cls.load(folder, device=device)
 
     def save(self, folder: str | Path) -> None:
-        """Write a self-contained folder: ``autoencoder/`` and ``denoiser/`` (each loadable on its own), a model card."""
+        """Write a folder that needs nothing else: ``autoencoder/``, ``denoiser/`` (each loads alone), a model card."""
         self.model.save(folder)
         Path(folder, "README.md").write_text(self._card())
 
@@ -142,8 +142,8 @@ class LatentDiffusion:
         Returns
         -------
         xarray.DataArray
-            Pixel values ``(sample, band, y, x)``, float32, in the unit of the training images (``attrs["units"]``), with
-            the seeds and the conditions as coordinates.
+            Pixel values ``(sample, band, y, x)``, float32, in the unit of the training images (``attrs["units"]``),
+            with the seeds and the conditions as coordinates.
 
         Raises
         ------

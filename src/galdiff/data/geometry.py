@@ -1,9 +1,9 @@
 r"""Cropping and resizing that keep centers and surface brightness.
 
-Resizing is a matrix along each axis, :math:`Y = A X A^T`. The rows of A are a raised cosine of full width two output pixels
-(two input pixels when the image grows), integrated over the input pixels: nonnegative, so that nothing rings around
-stars. A is balanced so that its rows sum to one and its columns to the ratio of the sizes: a constant stays constant,
-and the mean surface brightness of every image is preserved.
+Resizing is a matrix along each axis, :math:`Y = A X A^T`. The rows of A are a raised cosine of full width two output
+pixels (two input pixels when the image grows), integrated over the input pixels: nonnegative, so that nothing rings
+around stars. A is balanced so that its rows sum to one and its columns to the ratio of the sizes: a constant stays
+constant, and the mean surface brightness of every image is preserved.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 r"""Stretches: invertible maps from pixel values to the range of about [-1, 1] that networks see.
 
 Nothing is clipped, so a stretch undone gives the pixel values back, to float32 precision. `Linear` keeps the shape of
-the histogram, `Sqrt` :math:`2\,\mathrm{sign}(v)\sqrt{|v|/s} - 1` makes the Poisson-like grain and the faint outskirts of
-8-bit cutouts count, `Asinh` (Lupton et al. 1999, AJ 118, 1406) is linear in the noise and logarithmic in the light.
+the histogram, `Sqrt` :math:`2\,\mathrm{sign}(v)\sqrt{|v|/s} - 1` makes the Poisson-like grain and the faint outskirts
+of 8-bit cutouts count, `Asinh` (Lupton et al. 1999, AJ 118, 1406) is linear in the noise and logarithmic in the light.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Stretch(ABC):
 
 
 def _high(pixels: np.ndarray) -> float:
-    """A robust maximum: the brightest thousandth starts here."""
+    """Return a robust maximum: the brightest thousandth starts here."""
     if not np.isfinite(pixels).all():
         raise DataError("the pixel values to fit a stretch on are not finite")
     return float(np.quantile(pixels.astype(np.float32), 0.999))

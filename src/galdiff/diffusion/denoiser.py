@@ -10,7 +10,8 @@ deviation :math:`s` (one for whitened latents), :math:`c_\mathrm{in} = (\alpha^2
     :math:`D = x_t - t F` (Liu et al. 2022, arXiv:2209.03003).
 ``edm``
     :math:`D = c_\mathrm{skip} x_t / \alpha + c_\mathrm{out} F` with
-    :math:`c_\mathrm{skip} = s^2 / (\varsigma^2 + s^2)`, :math:`c_\mathrm{out} = \varsigma s / \sqrt{\varsigma^2 + s^2}`,
+    :math:`c_\mathrm{skip} = s^2 / (\varsigma^2 + s^2)`,
+    :math:`c_\mathrm{out} = \varsigma s / \sqrt{\varsigma^2 + s^2}`,
     :math:`\varsigma = \sigma / \alpha` (Karras et al. 2022, arXiv:2206.00364, Table 1).
 """
 
@@ -89,7 +90,7 @@ class Denoiser(nn.Module):
         return alpha * s**2 / norm * x_t + sigma * s * norm.rsqrt() * raw, raw
 
     def target(self, x: Tensor, epsilon: Tensor, t: Tensor) -> Tensor:
-        """What the raw prediction should be, of unit variance for data of unit variance (edm) or variance two (flow)."""
+        """Return what the raw prediction should be, for unit-variance data of variance one (edm) or two (flow)."""
         if self.prediction == "flow":
             return epsilon - x
         t = t.to(x.dtype)

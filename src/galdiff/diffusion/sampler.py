@@ -157,9 +157,9 @@ class Euler(Sampler):
 class Heun(Sampler):
     r"""Second order by a corrected step (Karras et al. 2022, Algorithm 1); a step to zero noise is Euler's.
 
-    Along a path :math:`dx = D\, d\alpha + \hat\epsilon\, d\sigma` with :math:`\hat\epsilon = (x_t - \alpha D) / \sigma`;
-    both are averaged over the two ends of a step. This is the trapezoidal rule in sigma for EDM and in t for rectified
-    flow.
+    Along a path :math:`dx = D\, d\alpha + \hat\epsilon\, d\sigma` with
+    :math:`\hat\epsilon = (x_t - \alpha D) / \sigma`; both are averaged over the two ends of a step. This is the
+    trapezoidal rule in sigma for EDM and in t for rectified flow.
     """
 
     @property

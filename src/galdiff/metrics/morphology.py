@@ -74,7 +74,7 @@ def _connected(mask: Tensor, core: Tensor) -> Tensor:
 
 
 def _measure(x: Tensor) -> dict[str, Tensor]:
-    n, bands, size, _ = x.shape
+    size = x.shape[-1]
     grid = torch.arange(size, device=x.device) - (size - 1) / 2
     yy, xx = torch.meshgrid(grid, grid, indexing="ij")
     radius = torch.hypot(yy, xx)

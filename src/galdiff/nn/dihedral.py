@@ -13,7 +13,7 @@ __all__ = ["dihedral", "is_reflection"]
 
 
 def is_reflection(element: Tensor) -> Tensor:
-    """True where a group element changes handedness."""
+    """Return True where a group element changes handedness."""
     return element >= 4
 
 
