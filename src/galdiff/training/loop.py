@@ -38,11 +38,18 @@ class Task(Protocol):
     A task may also have ``plot(folder, images)``, called every ``plot_every`` images with averaged weights.
     """
 
-    model: nn.Module
     rows: int
 
+    @property
+    def model(self) -> nn.Module:
+        """What is trained."""
+
     def loss(self, rows: Tensor, positions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of training rows at global sample positions (int64 ``(batch,)``), and figures to log."""
+        """Return the loss of a batch, and figures to log.
+
+        Rows (int64 ``(batch,)``) are on the CPU, where a task may keep its data; their global sample positions are on the
+        model's device.
+        """
 
 
 class Interrupted(SystemExit):
@@ -99,7 +106,7 @@ class _State:
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self.model, self.optimizer = model, optimizer
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         self.names = [name for name, p in model.named_parameters() if p.requires_grad]
         self.ema = [p.detach().clone() for p in self.parameters]
         self.images, self.seconds = 0, 0.0
@@ -291,7 +298,7 @@ def train(
             factor = _rate(progress(), state.images, warmup_images, decay, decay_start)
             optimizer.param_groups[0]["lr"] = learning_rate * factor
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                loss, figures = task.loss(rows_at(positions).to(device), positions.to(device))
+                loss, figures = task.loss(rows_at(positions), positions.to(device, non_blocking=True))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             grads = [p.grad for p in state.parameters if p.grad is not None]
@@ -302,8 +309,11 @@ def train(
             optimizer.found_inf = 1 - finite  # type: ignore[attr-defined]
             optimizer.step()
             weight = (1 - min(ema, (1 + step) / (10 + step))) * finite
-            torch._foreach_lerp_(state.ema, state.parameters, weight)
             with torch.no_grad():
+                # Not a foreach lerp: it takes its weight as a number, which waits for the device.
+                change = torch._foreach_sub(state.parameters, state.ema)
+                torch._foreach_mul_(change, weight)
+                torch._foreach_add_(state.ema, change)
                 state.skipped += 1 - finite
                 for name, value in {"loss": loss, **figures}.items():
                     value = value.detach().float()
