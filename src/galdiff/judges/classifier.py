@@ -100,7 +100,7 @@ class Classifier(nn.Module):
         x, y = torch.as_tensor(np.asarray(images)), torch.as_tensor(np.asarray(targets))
         torch.manual_seed(seed)
         for layer in self.modules():
-            if hasattr(layer, "reset_parameters"):
+            if isinstance(layer, nn.Conv2d | nn.GroupNorm | nn.Linear):
                 layer.reset_parameters()
         optimizer = torch.optim.AdamW(self.parameters(), learning_rate, weight_decay=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=max(2, seen // batch))

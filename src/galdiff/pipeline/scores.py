@@ -158,7 +158,9 @@ def _noise_levels(model: DiffusionModel, cutouts: CutoutStore, seed: int) -> xr.
     z = model.whiten(torch.cat([model.autoencoder.encode(model.format.stretch(p)).mean for p in pixels.split(64)]))
     conditions = cutouts.conditions()[torch.from_numpy(rows)].to(model.device)
     index, schedule = torch.arange(len(z), device=model.device), model.denoiser.schedule
-    objective, losses, noised, clean = Objective(), [], [], []
+    objective, losses = Objective(), []
+    noised: list[np.ndarray] = []
+    clean: list[np.ndarray] = []
     few = slice(0, min(_PICTURES, len(z)))
     # Levels are shares of noise in the variance, the same for every schedule.
     shares = torch.tensor(_LEVELS, dtype=torch.float64)
