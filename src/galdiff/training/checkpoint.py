@@ -1,6 +1,6 @@
 """Checkpoints: whole or absent, two kept, the older one used where the newer is damaged.
 
-One safetensors file holds the tensors; its header holds the JSON of everything else and the hash of the tensors.
+One safetensors file holds the tensors; its header holds the JSON of everything else, and the hash of both.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ def fault(point: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _digest(text: str, tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].contiguous().numpy().tobytes())
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -56,10 +57,10 @@ def save_checkpoint(folder: Path, images: int, tensors: dict[str, Tensor], meta:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"checkpoint-{images:012d}.safetensors"
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    text = json.dumps({**meta, "images": images, "tensors": _digest(tensors)}, allow_nan=False)
+    text = json.dumps({**meta, "images": images}, allow_nan=False)
     fault("before-write")
     with atomic_write(path) as file:
-        data = safetensors.torch.save(tensors, {"galdiff": text})
+        data = safetensors.torch.save(tensors, {"galdiff": text, "sha256": _digest(text, tensors)})
         file.write(data[: len(data) // 2])
         fault("mid-write")
         file.write(data[len(data) // 2 :])
@@ -74,11 +75,11 @@ def save_checkpoint(folder: Path, images: int, tensors: dict[str, Tensor], meta:
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with safetensors.safe_open(path, framework="pt") as file:
-        meta = json.loads(file.metadata()["galdiff"])
+        header = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if _digest(tensors) != meta["tensors"]:
-        raise ValueError("its tensors do not match their hash")
-    return tensors, meta
+    if _digest(header["galdiff"], tensors) != header["sha256"]:
+        raise ValueError("its contents do not match their hash")
+    return tensors, json.loads(header["galdiff"])
 
 
 def load_latest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
