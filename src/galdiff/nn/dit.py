@@ -52,7 +52,8 @@ class _Block(nn.Module):
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulate(embedding)[:, None].chunk(6, dim=-1)
         y = self.norm1(x) * (1 + scale1) + shift1
         q, k, v = self.qkv(y).reshape(n, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        q, k = _rotate(self.norm_q(q), cos, sin), _rotate(self.norm_k(k), cos, sin)
+        # In float32, as the weights of the norms are, also under autocast.
+        q, k = _rotate(self.norm_q(q.float()), cos, sin), _rotate(self.norm_k(k.float()), cos, sin)
         y = functional.scaled_dot_product_attention(q, k, v.to(q.dtype)).transpose(1, 2).reshape(n, tokens, width)
         x = x + gate1 * self.out(y)
         a, b = self.up(self.norm2(x) * (1 + scale2) + shift2).chunk(2, dim=-1)

@@ -160,7 +160,7 @@ class EDM2UNet(nn.Module):
         embedding = self.embed_noise(self.fourier(noise_level).to(x.dtype))
         if self.embed_condition.mix is not None:
             condition = self.embed_condition(conditions, len(x), x.device)
-            embedding = mp_sum(embedding, condition.to(x.dtype), _CONDITION)
+            embedding = mp_sum(embedding, condition.to(embedding.dtype), _CONDITION)
         embedding = mp_silu(embedding)
         x = self.stem(x)
         skips = [x]
