@@ -40,7 +40,11 @@ def philox(counter: Sequence[Tensor | int], key: tuple[int, int]) -> tuple[Tenso
     """
     shape = torch.broadcast_shapes(*(c.shape for c in counter if isinstance(c, Tensor)))
     device = next((c.device for c in counter if isinstance(c, Tensor)), None)
-    c0, c1, c2, c3 = (torch.as_tensor(c, dtype=torch.int64, device=device).expand(shape) for c in counter)
+    # Numbers are filled in on the device: a copy from the host would wait for it.
+    c0, c1, c2, c3 = (
+        (c if isinstance(c, Tensor) else torch.full((), c, dtype=torch.int64, device=device)).expand(shape)
+        for c in counter
+    )
     k0, k1 = key
     for _ in range(10):
         # Products of unsigned words wrap in int64, but their low and high words are right.

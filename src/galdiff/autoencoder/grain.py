@@ -49,15 +49,16 @@ def starlet(x: Tensor, scales: int = SCALES) -> Tensor:
         ``(n, scale, band, y, x)``; the coarse remainder is left out.
     """
     n, bands, h, w = x.shape
-    taps = torch.tensor(_TAPS, dtype=x.dtype, device=x.device)
+    taps = torch.tensor(_TAPS).to(x, non_blocking=True)
     coarse, planes = x.reshape(n * bands, 1, h, w), []
     for j in range(scales):
         step = 2**j
         # Reflection needs at least 2 * step + 1 pixels; a smaller image repeats its edge.
         mode = "reflect" if min(h, w) > 2 * step else "replicate"
         smooth = functional.pad(coarse, (2 * step, 2 * step, 2 * step, 2 * step), mode=mode)
-        smooth = functional.conv2d(smooth, taps.view(1, 1, 1, 5), dilation=step)
-        smooth = functional.conv2d(smooth, taps.view(1, 1, 5, 1), dilation=step)
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16 is coarser than the finest noise
+            smooth = functional.conv2d(smooth, taps.view(1, 1, 1, 5), dilation=step)
+            smooth = functional.conv2d(smooth, taps.view(1, 1, 5, 1), dilation=step)
         planes.append((coarse - smooth).reshape(n, bands, h, w))
         coarse = smooth
     return torch.stack(planes, dim=1)

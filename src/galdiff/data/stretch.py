@@ -184,7 +184,8 @@ class Asinh(Stretch):
         softening = np.asarray(self.softening, np.float64)[:, None, None]
         norm = np.arcsinh(np.asarray(self.high, np.float64)[:, None, None] / softening)
         if isinstance(x, Tensor):
-            return torch.from_numpy(softening).to(x), torch.from_numpy(norm).to(x)
+            there = [torch.from_numpy(array).to(x, non_blocking=True) for array in (softening, norm)]
+            return there[0], there[1]
         return softening.astype(x.dtype), norm.astype(x.dtype)
 
     def __call__(self, pixels: Array) -> Array:

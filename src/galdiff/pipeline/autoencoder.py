@@ -47,7 +47,8 @@ class AutoencoderTask:
     def stretched(self, rows: Tensor) -> Tensor:
         """Return training cutouts as the network sees them."""
         device = next(self.model.parameters()).device
-        return self.format.stretch(self.pixels[rows.to(self.pixels.device)].to(device).float())
+        pixels = self.pixels[rows.to(self.pixels.device, non_blocking=True)]
+        return self.format.stretch(pixels.to(device, non_blocking=True).float())
 
     def loss(self, rows: Tensor, positions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of the training rows at the global sample positions, with its terms."""
@@ -106,6 +107,8 @@ def train_autoencoder(
     torch.manual_seed(seed)  # the initial weights
     autoencoder = Autoencoder(len(image_format.bands), **settings["model"]).to(device)
     pixels = torch.from_numpy(store.images(store.rows("train")))
+    if device.type == "cuda" and pixels.nbytes < torch.cuda.mem_get_info(device)[0] // 2:
+        pixels = pixels.to(device)  # so that no step waits for a copy
     loss = AutoencoderLoss(**settings["loss"])
     task = AutoencoderTask(autoencoder, pixels, image_format, loss, seed=seed)
     result = train(

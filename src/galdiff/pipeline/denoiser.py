@@ -62,6 +62,7 @@ class DenoiserTask:
     def loss(self, rows: Tensor, positions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of the training rows at the global sample positions."""
         table, device = self.table, self.table.mean.device
+        rows = rows.to(device, non_blocking=True)
         posterior = LatentPosterior(table.mean[rows].float(), table.log_var[rows].float())
         noise = normal(self.seed, "latent", positions, posterior.mean.shape[1:], device=device)
         z, conditions = self.diffusion.whiten(posterior.sample(noise)), table.conditions[rows]

@@ -204,7 +204,7 @@ class ConditionSchema:
         for f in self.fields:
             if isinstance(f, Class) and f.mirror:
                 value = values[f.name]
-                values[f.name] = torch.where(rows, f.mirrored().to(value.device)[value], value)
+                values[f.name] = torch.where(rows, f.mirrored().to(value.device, non_blocking=True)[value], value)
         return Conditions(values, conditions.masks)
 
     def distance(self, conditions: Conditions, asked: Conditions) -> Tensor:

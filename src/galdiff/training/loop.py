@@ -47,8 +47,8 @@ class Task(Protocol):
     def loss(self, rows: Tensor, positions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch, and figures to log.
 
-        Rows (int64 ``(batch,)``) are on the CPU, where a task may keep its data; their global sample positions are on the
-        model's device.
+        Rows (int64 ``(batch,)``) are on the CPU, where a task may keep its data; their global sample positions are on
+        the model's device.
         """
 
 
@@ -111,6 +111,7 @@ class _State:
         self.ema = [p.detach().clone() for p in self.parameters]
         self.images, self.seconds = 0, 0.0
         self.skipped = torch.zeros((), device=self.parameters[0].device)
+        self.skipped_in_a_row = torch.zeros_like(self.skipped)
 
     def tensors(self) -> dict[str, Tensor]:
         out = {f"model.{k}": v for k, v in self.model.state_dict().items()}
@@ -118,7 +119,7 @@ class _State:
             out[f"ema.{name}"] = average
             for key, value in self.optimizer.state[p].items():
                 out[f"optimizer.{key}.{name}"] = value
-        return {**out, "skipped": self.skipped}
+        return {**out, "skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
 
     def load(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
@@ -130,6 +131,7 @@ class _State:
                     value = value.contiguous(memory_format=_format(p))
                 self.optimizer.state[p][key] = value
         self.skipped.copy_(tensors["skipped"])
+        self.skipped_in_a_row.copy_(tensors["skipped_in_a_row"])
         self.images, self.seconds = meta["images"], meta["seconds"]
 
     def ema_state(self) -> dict[str, Tensor]:
@@ -203,7 +205,7 @@ def train(
     log_every : float
         Seconds between log lines.
     max_skipped : int
-        Skipped steps between two log lines that end the training.
+        Skipped steps in a row, seen at a log line, that end the training.
 
     Raises
     ------
@@ -225,8 +227,8 @@ def train(
     found = load_latest(folder)
     if found:
         state.load(*found)
-        if metrics:
-            rewind_metrics(metrics, stage, state.images)
+    if metrics:
+        rewind_metrics(metrics, stage, state.images)
     optimizer.grad_scale, optimizer.found_inf = None, torch.zeros((), device=device)  # type: ignore[attr-defined]
     sums: dict[str, Tensor] = {}
     order: dict[int, Tensor] = {}
@@ -253,11 +255,11 @@ def train(
         state.seconds = elapsed()
         save_checkpoint(folder, state.images, state.tensors(), {"seconds": state.seconds, "stage": stage})
 
-    def log() -> None:
+    def log(*, last: bool) -> None:
         nonlocal logged, logged_steps, logged_skipped, logged_images
         now, skipped = time.monotonic(), float(state.skipped)
-        good = max(1.0, logged_steps - (skipped - logged_skipped))
-        figures = {name: float(total) / good for name, total in sums.items()}
+        good = logged_steps - (skipped - logged_skipped)
+        figures = {name: float(total) / good for name, total in sums.items()} if good else {}
         line = {
             "stage": stage,
             "images": state.images,
@@ -270,8 +272,9 @@ def train(
         if metrics:
             append_metrics(metrics, line)
             fault("after-log")
-        bar.update(0, loss=figures["loss"])
-        if skipped - logged_skipped >= max_skipped:
+        bar.update(0, **{name: value for name, value in figures.items() if name == "loss"})
+        # A whole training that was skipped is a failure however short it was.
+        if float(state.skipped_in_a_row) >= (min(max_skipped, -(-state.images // batch)) if last else max_skipped):
             remedy = "Lower the learning rate, or look for bad values in the images; the last checkpoint is good"
             raise GaldiffError(f"{stage}: {int(skipped)} steps had non-finite gradients", where=folder, remedy=remedy)
         sums.clear()
@@ -315,6 +318,7 @@ def train(
                 torch._foreach_mul_(change, weight)
                 torch._foreach_add_(state.ema, change)
                 state.skipped += 1 - finite
+                state.skipped_in_a_row.add_(1).mul_(1 - finite)
                 for name, value in {"loss": loss, **figures}.items():
                     value = value.detach().float()
                     sums[name] = sums.get(name, torch.zeros_like(value)) + torch.where(finite > 0, value, 0.0)
@@ -323,7 +327,7 @@ def train(
             bar.update(size)
             finished = state.images >= images if budget is None else elapsed() >= budget
             if time.monotonic() - logged >= log_every or finished:
-                log()
+                log(last=finished)
             if plot_every and (before // plot_every < state.images // plot_every or finished):
                 plot()
             if before // save_every < state.images // save_every or finished or caught:
