@@ -20,7 +20,9 @@ class _DataSpec(Section):
     root: Path | None = Field(default=None, description="Folder of the data; relative to the catalog file.")
     size: Count = Field(default=64, description="Side of the cutouts that the networks see [pixel].")
     crop: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="Central share of the image to keep.")
-    stretch: Literal["linear", "sqrt", "asinh"] = "sqrt"
+    stretch: Literal["linear", "sqrt", "asinh"] = Field(
+        default="sqrt", description="How pixel values become what the networks see."
+    )
     on_bad: Literal["fail", "skip"] = Field(default="fail", description="What a damaged or missing image does.")
     limit: Count | None = Field(default=None, description="Use the first so many rows only.")
 
@@ -34,25 +36,29 @@ class _DataSpec(Section):
 class SimulateSpec(Section):
     """Galaxies to simulate first, in the files of Galaxy Zoo 2."""
 
-    n: Count = 4000
-    seed: Seed = 0
+    n: Count = Field(default=4000, description="How many.")
+    seed: Seed = Field(default=0, description="Other seeds give other galaxies.")
     size: Count = Field(default=64, description="Side of the simulated images [pixel].")
 
 
 class GZ2Spec(_DataSpec):
     """Galaxy Zoo 2: JPEG cutouts, the Hart16 table and the filename mapping."""
 
-    kind: Literal["gz2"] = "gz2"
-    table: Name | None = None
-    mapping: Name | None = None
-    images: Name = "images"
+    kind: Literal["gz2"] = Field(default="gz2", description="This loader.")
+    table: Name | None = Field(
+        default=None, description="File of the votes; by default ``*hart16*`` (CSV, Parquet, FITS)."
+    )
+    mapping: Name | None = Field(
+        default=None, description="File that maps object ids to image names; by default used if it is there."
+    )
+    images: Name = Field(default="images", description="Folder of the images, relative to the root.")
     votes: Literal["debiased", "weighted", "fraction"] = Field(default="debiased", description="Which fractions.")
     columns: dict[Name, Name] | None = Field(default=None, description="From answers to columns of other names.")
     count: Positive | None = Field(default=None, description="Votes a question, for tables without counts.")
     where: str | None = Field(default=None, description="Which rows, as a pandas query.")
     # The survey documents images without votes and votes without images.
-    on_bad: Literal["fail", "skip"] = "skip"
-    simulate: SimulateSpec | None = None
+    on_bad: Literal["fail", "skip"] = Field(default="skip", description="What a damaged or missing image does.")
+    simulate: SimulateSpec | None = Field(default=None, description="Simulate the data instead of reading a root.")
 
     @model_validator(mode="after")
     def _one_source(self) -> GZ2Spec:
@@ -64,13 +70,17 @@ class GZ2Spec(_DataSpec):
 class ImageFolderSpec(_DataSpec):
     """Any folder of images with a table of labels."""
 
-    kind: Literal["image_folder"] = "image_folder"
-    table: Name | None = None
-    id: Name = "id"
-    label: Name | None = None
-    images: Name = "."
-    classes: dict[int | str, Name] | None = None
-    mirror: tuple[tuple[Name, Name], ...] = ()
+    kind: Literal["image_folder"] = Field(default="image_folder", description="This loader.")
+    table: Name | None = Field(
+        default=None, description="Table of ids and labels; without it the folders are the classes."
+    )
+    id: Name = Field(default="id", description="Column of the ids, which are the stems of the file names.")
+    label: Name | None = Field(default=None, description="Column of the labels; without it there is no condition.")
+    images: Name = Field(default=".", description="Folder of the images, relative to the root.")
+    classes: dict[int | str, Name] | None = Field(default=None, description="From values of the label column to names.")
+    mirror: tuple[tuple[Name, Name], ...] = Field(
+        default=(), description="Pairs of classes that are each other's mirror image."
+    )
     name: Name = Field(default="morphology", description="Name of the condition.")
     grey: Flag = Field(default=False, description="Read one band instead of three.")
     where: str | None = Field(default=None, description="Which rows, as a pandas query.")
@@ -92,8 +102,10 @@ class ImageFolderSpec(_DataSpec):
 class DeepLenseSpec(_DataSpec):
     """DeepLense: ``.npy`` lenses in one folder a substructure class."""
 
-    kind: Literal["deeplense"] = "deeplense"
-    stretch: Literal["linear", "sqrt", "asinh"] = "asinh"
+    kind: Literal["deeplense"] = Field(default="deeplense", description="This loader.")
+    stretch: Literal["linear", "sqrt", "asinh"] = Field(
+        default="asinh", description="How pixel values become what the networks see."
+    )
     allow_object_arrays: Flag = Field(default=False, description="Read [image, mass] arrays, restrictedly.")
 
 

@@ -40,9 +40,9 @@ __all__ = [
 class SplitSpec(Section):
     """Shares of the split by hash of the id."""
 
-    train: Fraction = 0.8
-    validation: Fraction = 0.1
-    test: Fraction = 0.1
+    train: Fraction = Field(default=0.8, description="Share to train on.")
+    validation: Fraction = Field(default=0.1, description="Held out; the samples are judged against it and test.")
+    test: Fraction = Field(default=0.1, description="Held out.")
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> SplitSpec:
@@ -56,13 +56,13 @@ class SplitSpec(Section):
 
 class _TrainingSpec(Section):
     images: Count = Field(description="Length of the training [images seen].")
-    batch: Count = 32
-    learning_rate: Positive = 1.0e-3
-    warmup_images: CountOrZero = 3200
-    decay: Literal["cosine", "linear", "constant"] = "cosine"
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.995
-    clip: Positive = 1.0
-    weight_decay: NonNegative = 0.0
+    batch: Count = Field(default=32, description="Images a step.")
+    learning_rate: Positive = Field(default=1.0e-3, description="Peak rate of AdamW.")
+    warmup_images: CountOrZero = Field(default=3200, description="Linear warm-up [images].")
+    decay: Literal["cosine", "linear", "constant"] = Field(default="cosine", description="How the rate goes to zero.")
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.995, description="Decay of the weight average, a step.")
+    clip: Positive = Field(default=1.0, description="Largest norm of the gradient.")
+    weight_decay: NonNegative = Field(default=0.0, description="Of AdamW.")
     budget: Positive | None = Field(default=None, description="Train for so many seconds instead of so many images.")
     save_every: Count = Field(default=20_000, description="Images between checkpoints.")
     plot_every: Count = Field(default=20_000, description="Images between plots.")
@@ -76,13 +76,15 @@ class AutoencoderSpec(_TrainingSpec):
     """The autoencoder and its training."""
 
     factor: Literal[1, 2, 4, 8, 16] = Field(default=4, description="Downsampling from image to latent.")
-    channels: Count = 4
-    width: Annotated[int, Field(ge=8, multiple_of=8)] = 64
-    blocks: Count = 3
+    channels: Count = Field(default=4, description="Channels of the latents.")
+    width: Annotated[int, Field(ge=8, multiple_of=8)] = Field(
+        default=64, description="Channels of the networks' finest level."
+    )
+    blocks: Count = Field(default=3, description="Residual blocks.")
     kl: NonNegative = Field(default=2.0e-4, description="Weight of the divergence from the unit normal.")
     gradient: NonNegative = Field(default=0.5, description="Weight of the gradient term.")
     grain: NonNegative = Field(default=0.02, description="Weight of the noise model's likelihood.")
-    images: Count = 100_000
+    images: Count = Field(default=100_000, description="Length of the training [images seen].")
 
     def settings(self) -> dict[str, Any]:
         """Return plain arguments: ``model``, ``loss`` and ``training``."""
@@ -96,21 +98,23 @@ class AutoencoderSpec(_TrainingSpec):
 class UNetSpec(Section):
     """A U-Net with adaptive normalization (unet), or EDM2's magnitude-preserving one (edm2)."""
 
-    kind: Literal["unet", "edm2"] = "unet"
-    patch: Count = 1
-    widths: Annotated[tuple[Annotated[int, Field(ge=8, multiple_of=8)], ...], Field(min_length=1)] = (64, 128)
-    blocks: Count = 1
-    head_width: Count = 32
+    kind: Literal["unet", "edm2"] = Field(default="unet", description="Which of the two.")
+    patch: Count = Field(default=1, description="Side of the patches that become channels first.")
+    widths: Annotated[tuple[Annotated[int, Field(ge=8, multiple_of=8)], ...], Field(min_length=1)] = Field(
+        default=(64, 128), description="Channels of every level, each half as fine as the one before."
+    )
+    blocks: Count = Field(default=1, description="Residual blocks a level.")
+    head_width: Count = Field(default=32, description="Channels of an attention head.")
 
 
 class DiTSpec(Section):
     """A diffusion transformer."""
 
-    kind: Literal["dit"] = "dit"
-    patch: Count = 2
-    width: Count = 384
-    depth: Count = 12
-    heads: Count = 6
+    kind: Literal["dit"] = Field(default="dit", description="This one.")
+    patch: Count = Field(default=2, description="Side of the patches that become tokens.")
+    width: Count = Field(default=384, description="Channels of a token.")
+    depth: Count = Field(default=12, description="Transformer blocks.")
+    heads: Count = Field(default=6, description="Attention heads.")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> DiTSpec:
@@ -139,12 +143,16 @@ _OBJECTIVES: dict[str, dict[str, Any]] = {
 class DenoiserSpec(_TrainingSpec):
     """The denoiser and its training; ``backbone: dit`` is short for ``backbone: {kind: dit}``."""
 
-    backbone: Backbone = UNetSpec()
-    schedule: Literal["rectified_flow", "edm"] = "rectified_flow"
+    backbone: Backbone = Field(default=UNetSpec(), description="The network: its kind, or its kind and sizes.")
+    schedule: Literal["rectified_flow", "edm"] = Field(
+        default="rectified_flow", description="How noise is added, and what is predicted."
+    )
     null: Fraction = Field(default=0.1, description="Share of training images without any condition.")
     dihedral: Flag = Field(default=True, description="Turn and reflect the latents at random.")
-    decay: Literal["cosine", "linear", "constant"] = "linear"
-    images: Count = 200_000
+    decay: Literal["cosine", "linear", "constant"] = Field(
+        default="linear", description="How the rate goes to zero; linear: at the end."
+    )
+    images: Count = Field(default=200_000, description="Length of the training [images seen].")
 
     def settings(self) -> dict[str, Any]:
         """Return plain arguments: ``backbone``, ``schedule``, ``prediction``, ``objective``, ``null``, and so on."""
@@ -161,9 +169,11 @@ class DenoiserSpec(_TrainingSpec):
 class SamplingSpec(Section):
     """Which samples a run draws."""
 
-    sampler: Literal["heun", "dpmpp_2m", "euler"] = "heun"
-    steps: Count = 18
-    guidance: NonNegative = 1.5
+    sampler: Literal["heun", "dpmpp_2m", "euler"] = Field(
+        default="heun", description="Solver of the sampling equation."
+    )
+    steps: Count = Field(default=18, description="Steps from noise to sample; Heun calls the network twice a step.")
+    guidance: NonNegative = Field(default=1.5, description="Weight of classifier-free guidance; 1 is none.")
     n: Count = Field(default=1024, description="Samples for the evaluation.")
     asks: dict[Name, dict[Name, Any]] | None = Field(default=None, description="Named conditions of the grid.")
 
@@ -178,12 +188,12 @@ class EvaluationSpec(Section):
 class StagesSpec(Section):
     """The sections that are not about the data: what `LatentDiffusion.fit` takes."""
 
-    seed: Seed = 0
-    split: SplitSpec = SplitSpec()
-    autoencoder: AutoencoderSpec = AutoencoderSpec()
-    denoiser: DenoiserSpec = DenoiserSpec()
-    sampling: SamplingSpec = SamplingSpec()
-    evaluation: EvaluationSpec = EvaluationSpec()
+    seed: Seed = Field(default=0, description="Of the whole run: weights, order, noise.")
+    split: SplitSpec = Field(default=SplitSpec(), description="Shares of the split.")
+    autoencoder: AutoencoderSpec = Field(default=AutoencoderSpec(), description="The autoencoder and its training.")
+    denoiser: DenoiserSpec = Field(default=DenoiserSpec(), description="The denoiser and its training.")
+    sampling: SamplingSpec = Field(default=SamplingSpec(), description="Which samples are drawn.")
+    evaluation: EvaluationSpec = Field(default=EvaluationSpec(), description="How they are judged.")
 
 
 class RunSpec(Section):
@@ -195,16 +205,24 @@ class RunSpec(Section):
         With every problem; `galdiff.config.load` turns it into a `CatalogFileError` that names lines.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
-    seed: Seed = 0
-    data: DataSpec
-    split: SplitSpec = SplitSpec()
-    autoencoder: AutoencoderSpec = Field(default=AutoencoderSpec(), validate_default=True)
-    denoiser: DenoiserSpec = DenoiserSpec()
-    sampling: SamplingSpec = SamplingSpec()
-    evaluation: EvaluationSpec = EvaluationSpec()
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
-    threads: Count | None = None
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100, description="Name of the run and of its folder."
+    )
+    seed: Seed = Field(default=0, description="Of the whole run: weights, order, noise.")
+    data: DataSpec = Field(description="Where the images and their conditions come from.")
+    split: SplitSpec = Field(default=SplitSpec(), description="Shares of the split.")
+    autoencoder: AutoencoderSpec = Field(
+        default=AutoencoderSpec(), validate_default=True, description="The autoencoder and its training."
+    )
+    denoiser: DenoiserSpec = Field(default=DenoiserSpec(), description="The denoiser and its training.")
+    sampling: SamplingSpec = Field(default=SamplingSpec(), description="Which samples are drawn.")
+    evaluation: EvaluationSpec = Field(default=EvaluationSpec(), description="How they are judged.")
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$",
+        description="auto, cpu, cuda or cuda:1; auto prefers a GPU.",
+    )
+    threads: Count | None = Field(default=None, description="CPU threads; by default all.")
 
     @field_validator("autoencoder")
     @classmethod
