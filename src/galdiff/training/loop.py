@@ -242,6 +242,9 @@ def train(
     def progress() -> float:
         return min(1.0, elapsed() / budget if budget else state.images / images)
 
+    def spent() -> bool:
+        return state.images >= images if budget is None else elapsed() >= budget
+
     def rows_at(positions: Tensor) -> Tensor:
         epoch, place = positions // task.rows, positions % task.rows
         epochs = range(int(epoch[0]), int(epoch[-1]) + 1)
@@ -294,7 +297,8 @@ def train(
 
     total = images if budget is None else max(images, state.images)
     with stage_progress(stage, total=total, unit="images", done=state.images) as bar, _signals() as caught:
-        while state.images < images if budget is None else elapsed() < budget:
+        finished = spent()
+        while not finished:
             size = batch if budget else min(batch, images - state.images)
             positions = state.images + torch.arange(size)
             step = state.images // batch
@@ -325,7 +329,7 @@ def train(
             before, state.images = state.images, state.images + size
             logged_steps += 1
             bar.update(size)
-            finished = state.images >= images if budget is None else elapsed() >= budget
+            finished = spent()  # once a step: what ends the loop is what is logged and saved as its end
             if time.monotonic() - logged >= log_every or finished:
                 log(last=finished)
             if plot_every and (before // plot_every < state.images // plot_every or finished):
