@@ -1,0 +1,74 @@
+"""Figures: the same images give the floor, others are far from it, and a few are too few."""
+
+import numpy as np
+import pytest
+
+from galdiff.metrics import FEATURES
+from galdiff.pipeline.evaluation import evaluate
+
+
+def galaxies(n, seed, *, size=32, radius=3.0, sky=0.02):
+    rng = np.random.default_rng(seed)
+    grid = np.arange(size) - (size - 1) / 2
+    y, x = grid[:, None], grid[None]
+    images = []
+    for _ in range(n):
+        q, a, h = rng.uniform(0.3, 1), rng.uniform(0, np.pi), radius * rng.uniform(0.7, 1.4)
+        u, v = np.cos(a) * x + np.sin(a) * y, np.cos(a) * y - np.sin(a) * x
+        light = np.exp(-np.hypot(u, v / q) / h)
+        images.append(light[None] * rng.uniform(0.4, 0.9, (2, 1, 1)) + rng.normal(0.05, sky, (2, size, size)))
+    return np.stack(images).astype(np.float32)
+
+
+def figures(generated, n=300):
+    train, real = galaxies(400, 0), galaxies(n, 1)
+    result = evaluate(train, real, generated, bands=("g", "r"), draws=5)
+    return {f.name: f for f in result.figures}, result.curves
+
+
+@pytest.fixture(scope="module")
+def same():
+    return figures(galaxies(300, 2))
+
+
+def test_the_same_population_is_as_far_as_the_floor(same):
+    for name in ("FD_shape", "FD_all", "profile_difference", "spectrum_difference"):
+        figure = same[0][name]
+        assert figure.status == "ok"
+        assert figure.n == 300
+        assert 0 < figure.value < 4 * figure.floor + 2 * figure.error
+    assert same[0]["power_above_half_Nyquist"].value == pytest.approx(1.0, abs=0.05)
+
+
+def test_another_population_is_farther(same):
+    other, _ = figures(galaxies(300, 2, radius=5.0))
+    for name in ("FD_shape", "profile_difference", "W1_r50"):
+        assert other[name].value > 3 * same[0][name].value
+
+
+def test_noise_of_the_sky_moves_the_sky_features_alone(same):
+    other, _ = figures(galaxies(300, 2, sky=0.03))
+    assert other["W1_sky_noise"].value > 5 * same[0]["W1_sky_noise"].value
+    # The share of noise in the power is squared: (0.03 / 0.02)^2 at most.
+    assert 1.2 < other["power_above_half_Nyquist"].value < 2.3
+    assert other["FD_all"].value > 3 * other["FD_shape"].value
+
+
+def test_curves_have_bands_and_sets(same):
+    curves = same[1]
+    assert curves["profile"].dims == ("set", "band", "radius")
+    assert curves["set"].values.tolist() == ["real", "generated", "floor"]
+    assert (curves["profile_low"] <= curves["profile_high"]).all()
+    assert curves.sizes["feature"] == len(FEATURES)
+
+
+@pytest.mark.parametrize(("n", "few"), [(34, {"FD_shape", "FD_all"}), (49, {"FD_all"})])
+def test_too_few_is_not_a_number(n, few):
+    found, _ = figures(galaxies(n, 2))
+    for name, figure in found.items():
+        if name in few or not name.startswith("FD"):
+            assert (figure.status, figure.value, figure.error, figure.floor) == ("too few", None, None, None)
+            assert f"{n} images" in figure.note
+        else:
+            assert figure.status == "ok"
+            assert np.isfinite(figure.value)
