@@ -21,7 +21,12 @@ def as_images(images: Any) -> Tensor:
     DataError
         For another rank, no image at all, or values that are not finite.
     """
-    x = images if isinstance(images, Tensor) else torch.as_tensor(np.asarray(images))
+    if isinstance(images, Tensor):
+        x = images
+    else:
+        array = np.asarray(images)
+        # Torch takes neither the byte order of FITS nor a flipped view.
+        x = torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
     if x.ndim != 4 or 0 in x.shape:
         raise DataError(f"images have shape {tuple(x.shape)}, not (sample, band, y, x)")
     x = x if x.dtype in (torch.float32, torch.float64) else x.float()

@@ -17,6 +17,7 @@ import xarray as xr
 from torch import Tensor
 from torch.nn import functional
 
+from galdiff.errors import DataError
 from galdiff.metrics.arrays import as_images
 from galdiff.metrics.profiles import annulus_weights
 
@@ -47,8 +48,15 @@ def morphology(images: Any) -> xr.Dataset:
         and last band; 0 for one band), ``sky_noise``, ``roughness`` (standard deviation of the sky after its local mean
         is taken off), ``sky_level``, and ``flag``: 1 where no object stands above the sky; measurements that make no
         sense without one are NaN there.
+
+    Raises
+    ------
+    DataError
+        For images that are not square or not finite.
     """
     x = as_images(images)
+    if x.shape[-1] != x.shape[-2]:
+        raise DataError(f"images are {x.shape[-1]} x {x.shape[-2]} pixels, not square")
     parts = [_measure(part.float()) for part in x.split(_BATCH)]
     columns = {name: torch.cat([p[name] for p in parts]).cpu().numpy() for name in parts[0]}
     data = {name: ("sample", values, {"units": _UNITS.get(name, "")}) for name, values in columns.items()}
