@@ -110,6 +110,7 @@ class DeepLenseSpec(_DataSpec):
 
 
 DataSpec = Annotated[GZ2Spec | ImageFolderSpec | DeepLenseSpec, Field(discriminator="kind")]
+"""The section ``data``: its ``kind`` says which."""
 
 
 def ask_problems(asks: Mapping[str, Mapping[str, Any]], data: GZ2Spec | ImageFolderSpec | DeepLenseSpec) -> Problems:

@@ -31,13 +31,21 @@ def _no_boolean(value: Any) -> Any:
 
 
 Flag = Annotated[bool, Strict()]
+"""True or false, not yes or 1."""
 Count = Annotated[int, Field(ge=1), BeforeValidator(_no_boolean)]
+"""A whole number from 1 on."""
 CountOrZero = Annotated[int, Field(ge=0), BeforeValidator(_no_boolean)]
+"""A whole number from 0 on."""
 Seed = Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(_no_boolean)]
+"""A whole number from 0 on that fits 64 bits."""
 Positive = Annotated[float, Field(gt=0), BeforeValidator(_no_boolean)]
+"""A number above 0."""
 NonNegative = Annotated[float, Field(ge=0), BeforeValidator(_no_boolean)]
+"""A number from 0 on."""
 Fraction = Annotated[float, Field(ge=0, le=1), BeforeValidator(_no_boolean)]
+"""A number within [0, 1]."""
 Name = Annotated[str, Field(min_length=1)]
+"""A text that is not empty."""
 
 
 def section_error(*problems: tuple[tuple[str | int, ...], str]) -> PydanticCustomError:

@@ -31,7 +31,9 @@ from galdiff.errors import CatalogFileError
 __all__ = ["MAX_BYTES", "MAX_DEPTH", "Document", "Place", "Problem", "read_file", "read_scalar", "read_text"]
 
 MAX_BYTES = 256 * 1024
+"""Largest catalog file."""
 MAX_DEPTH = 32
+"""Deepest nesting of a catalog file."""
 
 Key = str | int
 Path_ = tuple[Key, ...]

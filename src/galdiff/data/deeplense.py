@@ -19,6 +19,7 @@ from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Scalar
 __all__ = ["CLASSES", "DeepLenseDataset"]
 
 CLASSES = ("no_sub", "cdm", "axion")
+"""Substructure of the lens, in the order of the labels."""
 _SPELLINGS = {
     "no_sub": "no_sub",
     "nosub": "no_sub",

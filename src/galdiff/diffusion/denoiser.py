@@ -27,6 +27,7 @@ from galdiff.errors import GaldiffError
 __all__ = ["PREDICTIONS", "Denoiser"]
 
 PREDICTIONS = ("flow", "edm")
+"""What a backbone's output may mean."""
 _CLAMP = 2.5  # |c_noise|: a signal-to-noise ratio of e^±20 is as good as clean or empty
 
 

@@ -14,7 +14,8 @@ from galdiff.errors import StoreError
 
 __all__ = ["DIGEST", "metadata_digest", "open_group"]
 
-DIGEST = "metadata_sha256"  # the attribute that holds the hash of everything else
+DIGEST = "metadata_sha256"
+"""The attribute that holds the hash of everything else."""
 _CODECS = {"bytes", "crc32c", "sharding_indexed", "vlen-utf8", "zstd", "transpose"}
 
 

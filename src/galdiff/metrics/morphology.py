@@ -24,9 +24,13 @@ from galdiff.metrics.profiles import annulus_weights
 __all__ = ["FEATURES", "PROTOCOL", "SHAPE", "SKY", "morphology", "physical_features"]
 
 SHAPE = ("flux", "r50", "concentration", "gini", "ellipticity", "asymmetry", "color")
+"""Features of the object."""
 SKY = ("sky_noise", "roughness", "sky_level")
+"""Features of the sky and of its grain."""
 FEATURES = SHAPE + SKY
+"""Columns of `physical_features`."""
 PROTOCOL = "physical-10"
+"""Name of these features as they are measured here; a change of either gets another name."""
 _BATCH = 256
 _UNITS = {"r20": "pixel", "r50": "pixel", "r80": "pixel", "flux": "ln(pixel value)", "color": "ln(flux ratio)"}
 

@@ -26,6 +26,7 @@ ARTIFACTS: dict[str, tuple[str, ...]] = {
 """What every stage writes, in the order of the flow."""
 
 STAGES = tuple(ARTIFACTS)
+"""Names of the stages, in the order of the flow."""
 
 
 def differences(old: Any, new: Any, key: str = "") -> list[str]:

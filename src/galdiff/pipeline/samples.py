@@ -20,6 +20,7 @@ from galdiff.schema.conditions import Class, Conditions, ConditionSchema
 __all__ = ["GRID_SEEDS", "default_asks", "held_out_rows", "write_samples"]
 
 GRID_SEEDS = 64
+"""Seeds of every grid: 0 up to this."""
 _NEAR = 0.25  # a real object counts as an example of what was asked within this distance of the fractions
 
 

@@ -93,6 +93,7 @@ class Votes:
 
 
 Field = Class | Scalar | Votes
+"""What a model may be conditioned on."""
 
 
 @dataclass

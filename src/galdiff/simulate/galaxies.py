@@ -18,6 +18,7 @@ from galdiff.simulate.population import REFERENCE_SIZE, Galaxy, draw_neighbors, 
 __all__ = ["BANDS", "simulate_galaxies"]
 
 BANDS = ("red", "green", "blue")
+"""Names of the simulated bands."""
 NOISE_SMOOTHING = 0.7  # [pixel] of a stamp of the reference size
 BLOCK = 64
 
