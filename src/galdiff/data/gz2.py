@@ -99,6 +99,7 @@ class GZ2Dataset(CutoutDataset):
         if ids.dtype.kind != "i":
             raise DataError(f"column '{key}' does not hold SDSS object ids", where=path)
         frame = select(frame.assign(**{str(key): ids}), where, path)
+        answers = _vote_columns(frame, path, _KINDS[votes], columns)
         files = index_files(root / images, SUFFIXES)
         names, source = _file_names(root, mapping, frame[key].to_numpy())
         present = np.array([name in files for name in names], dtype=bool)
@@ -111,10 +112,18 @@ class GZ2Dataset(CutoutDataset):
             raise DataError(
                 f"object {frame[key].iloc[row]} has no image '{names[row]}'", where=root / images, remedy=remedy
             )
-        frame = frame[present][:limit].reset_index(drop=True)
-        self._paths = [files[name] for name, there in zip(names, present, strict=True) if there][:limit]
+        outside = _outside(frame, path, answers)
+        if on_bad == "fail" and outside.any():
+            row = int(outside.argmax())
+            remedy = "Set on_bad: skip to go on without such rows"
+            raise DataError(f"object {frame[key].iloc[row]} has votes outside [0, 1]", where=path, remedy=remedy)
+        lost = [(str(name), "no image") for name in np.asarray(names)[~present]]
+        lost += [(str(i), "votes outside [0, 1]") for i in frame[key][outside & present]]
+        kept = present & ~outside
+        frame = frame[kept][:limit].reset_index(drop=True)
+        self._paths = [files[name] for name, there in zip(names, kept, strict=True) if there][:limit]
         schema = ConditionSchema([Votes("votes", GZ2_TREE)])
-        conditions, sums = _votes(frame, path, _KINDS[votes], columns, count)
+        conditions, sums = _votes(frame, path, answers, count)
         frame = pd.concat([frame, pd.DataFrame(sums)], axis=1)
         super().__init__(
             table=frame,
@@ -127,8 +136,7 @@ class GZ2Dataset(CutoutDataset):
             crop=crop,
             stretch=stretch,
         )
-        missing = np.asarray(names)[~present]
-        self.skipped = [(str(name), "no image") for name in missing]
+        self.skipped = lost
         extra = len(files) - int(present.sum())
         if extra:
             self.skipped.append((f"{extra} images", "no votes in the table"))
@@ -155,36 +163,53 @@ def _file_names(root: Path, mapping: str | None, objids: np.ndarray) -> tuple[li
     for column in ("objid", "asset_id"):
         find_column(frame, column, path)
     assets = frame["asset_id"].astype(str).str.removesuffix(".jpg")
-    by_object = dict(zip(pd.to_numeric(frame["objid"]).astype("int64"), assets, strict=True))
+    try:
+        objects = frame["objid"].astype("int64")
+    except (TypeError, ValueError) as error:
+        raise DataError(f"column 'objid' does not hold SDSS object ids: {error}", where=path) from error
+    by_object = dict(zip(objects, assets, strict=True))
     return [by_object.get(int(i), "?") for i in objids], path
 
 
+def _vote_columns(
+    frame: pd.DataFrame, path: Path, suffix: str, columns: Mapping[str, str] | None
+) -> dict[int, dict[int, str]]:
+    """Columns of fractions, by question and answer."""
+    named = {GZ2_TREE.find(answer): column for answer, column in (columns or {}).items()}
+    out = {}
+    for q, question in enumerate(GZ2_TREE.questions):
+        start = GZ2_TREE.answer_slice(q).start
+        if columns is None:
+            here = {start + k: f"{answer.name}{suffix}" for k, answer in enumerate(question.answers)}
+        else:
+            here = {k: column for (of, k), column in named.items() if of == q}
+        if here:
+            out[q] = {k: find_column(frame, column, path) for k, column in here.items()}
+    return out
+
+
+def _outside(frame: pd.DataFrame, path: Path, answers: Mapping[int, Mapping[int, str]]) -> np.ndarray:
+    """Rows with a fraction outside [0, 1]; one that is absent is not."""
+    wanted = [column for here in answers.values() for column in here.values()]
+    try:
+        fractions = frame[wanted].to_numpy(np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"the votes are not numbers: {error}", where=path) from error
+    return np.asarray(((fractions < 0) | (fractions > 1 + 1e-6)).any(axis=1))
+
+
 def _votes(
-    frame: pd.DataFrame, path: Path, suffix: str, columns: Mapping[str, str] | None, count: float | None
+    frame: pd.DataFrame, path: Path, answers: Mapping[int, Mapping[int, str]], count: float | None
 ) -> tuple[Conditions, dict[str, np.ndarray]]:
     """Votes per answer and masks per question, and the raw sums of the fractions."""
     n = len(frame)
     values = np.zeros((n, len(GZ2_TREE.answers)), np.float32)
     masks = np.zeros((n, len(GZ2_TREE.questions)), bool)
     sums = {}
-    named = {GZ2_TREE.find(answer)[1]: column for answer, column in (columns or {}).items()}
-    for q, question in enumerate(GZ2_TREE.questions):
-        span = GZ2_TREE.answer_slice(q)
-        if columns is None:
-            here = {span.start + k: f"{answer.name}{suffix}" for k, answer in enumerate(question.answers)}
-        else:
-            here = {k: column for k, column in named.items() if span.start <= k < span.stop}
-        if not here:
-            continue
-        wanted = [find_column(frame, column, path) for column in here.values()]
-        fractions = frame[wanted].to_numpy(np.float64)
+    for q, here in answers.items():
+        question, span = GZ2_TREE.questions[q], GZ2_TREE.answer_slice(q)
+        fractions = frame[list(here.values())].to_numpy(np.float64)
         known = np.isfinite(fractions).all(axis=1)
-        bad = known & ((fractions < 0) | (fractions > 1 + 1e-6)).any(axis=1)
-        if bad.any():
-            row = int(bad.argmax())
-            raise DataError(
-                f"row {row + 2}: votes of '{question.name}' are outside [0, 1]: {fractions[row]}", where=path
-            )
         total = np.where(known, fractions.sum(axis=1), 0.0)
         sums[f"{question.name}_sum"] = total
         if len(here) == 1 and len(question.answers) == 2:

@@ -29,7 +29,8 @@ class ImageFolderDataset(CutoutDataset):
     root : path-like
         The folder.
     table : str, optional
-        File name of a table with one row an image; without it the folders of the images are their classes.
+        File name of a table with one row an image; without it the folders of the images are their classes, and those
+        of images that lie directly in ``images`` are unknown.
     id : str
         The table's column of ids: int64 or text, the stems of the files; their suffix is found whatever it is.
     label : str, optional
@@ -76,11 +77,13 @@ class ImageFolderDataset(CutoutDataset):
         files = index_files(root / images, SUFFIXES)
         skipped: list[tuple[str, str]] = []
         described: dict[str, Any] = {}
+        column: str | None = "folder"
         if table is None:
             paths = list(files.values())
             ids = np.array(list(files))
-            frame = pd.DataFrame({id: ids, "folder": [p.parent.name for p in paths]})
-            column, place = "folder" if len(set(frame["folder"])) > 1 else None, root
+            folders = [p.parent.name if p.parent != root / images else None for p in paths]
+            frame = pd.DataFrame({id: ids, "folder": folders})
+            place = root
             if limit is not None:
                 frame, ids, paths = frame[:limit], ids[:limit], paths[:limit]
         else:
@@ -146,18 +149,17 @@ def _classes(
         return ConditionSchema(), Conditions({}, {})
     labels = frame[column]
     known = labels.notna().to_numpy()
-    values = list(classes) if classes is not None else sorted(labels.dropna().unique(), key=str)
-    names = tuple(str(classes[v]) for v in values) if classes is not None else tuple(str(v) for v in values)
-    if len(names) < 2:
+    values = sorted(labels.dropna().unique(), key=lambda v: (isinstance(v, str), v)) if classes is None else classes
+    index = {_label_text(v): i for i, v in enumerate(values)}
+    names = tuple(index) if classes is None else tuple(map(str, classes.values()))
+    if not names:
         return ConditionSchema(), Conditions({}, {})
-    index = {str(v): i for i, v in enumerate(values)}
     text = [_label_text(v) if k else "" for v, k in zip(labels, known, strict=True)]
     for row, (value, k) in enumerate(zip(text, known, strict=True)):
         if k and value not in index:
-            remedy = f"Known labels: {', '.join(map(str, values))}"
-            raise DataError(
-                f"row {row + 2}: label '{value}' in column '{column}' is not known", where=place, remedy=remedy
-            )
+            remedy = f"Known labels: {', '.join(index)}"
+            message = f"'{frame.iloc[row, 0]}': label '{value}' in column '{column}' is not known"
+            raise DataError(message, where=place, remedy=remedy)
     field = Class(name, names, tuple((str(a), str(b)) for a, b in mirror))
     coded = torch.tensor([index.get(v, 0) for v in text], dtype=torch.int64)
     return ConditionSchema([field]), Conditions({name: coded}, {name: torch.from_numpy(known.copy())})

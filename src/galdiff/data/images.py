@@ -14,6 +14,7 @@ __all__ = ["SUFFIXES", "read_image"]
 SUFFIXES = (".jpg", ".jpeg", ".png")
 _FORMATS = ("JPEG", "PNG")
 _PIXELS = 64_000_000
+_UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError)
 
 
 def read_image(path: Path, *, mode: str = "RGB") -> np.ndarray:
@@ -29,7 +30,8 @@ def read_image(path: Path, *, mode: str = "RGB") -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        Display units, value / 255, float32 ``(band, y, x)``, upright as EXIF says.
+        Display units, value / 255 (of 16-bit grey images / 65535), float32 ``(band, y, x)``, upright as EXIF says.
+        Transparency is ignored.
 
     Raises
     ------
@@ -40,11 +42,14 @@ def read_image(path: Path, *, mode: str = "RGB") -> np.ndarray:
         with Image.open(path, formats=_FORMATS) as image:
             if image.width * image.height > _PIXELS:
                 raise DataError(f"the image has {image.width} x {image.height} pixels, over 64 million", where=path)
-            upright = ImageOps.exif_transpose(image).convert(mode)
-            values = np.asarray(upright, dtype=np.float32)
+            upright = ImageOps.exif_transpose(image)
+            deep = upright.mode.startswith("I")  # Pillow would clip the 16 bits to 8
+            values = np.asarray(upright if deep else upright.convert(mode), dtype=np.float32)
     except FileNotFoundError as error:
         raise DataError("the image is missing", where=path) from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (*_UNREADABLE, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"cannot be read as an image: {error}", where=path) from error
-    values /= 255
-    return values[None] if mode == "L" else np.ascontiguousarray(values.transpose(2, 0, 1))
+    values /= 65_535 if deep else 255
+    if values.ndim == 2:
+        return np.repeat(values[None], len(mode), axis=0)
+    return np.ascontiguousarray(values.transpose(2, 0, 1))

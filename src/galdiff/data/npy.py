@@ -23,9 +23,7 @@ __all__ = ["read_npy"]
 _HEADER = 10_000
 _BYTES = 1 << 30
 _REBUILDERS = {
-    ("numpy.core.multiarray", "_reconstruct"),
     ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
     ("numpy._core.multiarray", "scalar"),
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
@@ -37,6 +35,7 @@ class _ArraysOnly(pickle.Unpickler):
     """Rebuilds NumPy arrays of numbers; any other name in the file is refused before it is looked up."""
 
     def find_class(self, module: str, name: str) -> Any:
+        module = module.replace("numpy.core.", "numpy._core.", 1)  # as NumPy 1 wrote it
         if (module, name) not in _REBUILDERS:
             raise pickle.UnpicklingError(f"it names {module}.{name}")
         return super().find_class(module, name)
@@ -91,7 +90,8 @@ def _read(path: Path, allow_object_arrays: bool) -> list[np.ndarray]:
             if not allow_object_arrays:
                 remedy = "Set allow_object_arrays: true to read its numbers by the restricted reader"
                 raise DataError("is an object array (a pickle)", where=path, remedy=remedy)
-            return _numbers(_ArraysOnly(io.BytesIO(file.read())).load(), path)
+            data = file.read()
+            return _numbers(_ArraysOnly(io.BytesIO(data)).load(), len(data), path)
         if dtype.kind not in "iufb" or dtype.names or dtype.itemsize > 8:
             raise DataError(f"holds {dtype}, not numbers", where=path)
         declared = math.prod(shape) * dtype.itemsize
@@ -113,8 +113,8 @@ def _finite(values: np.ndarray, path: Path) -> np.ndarray:
     return values
 
 
-def _numbers(loaded: Any, path: Path) -> list[np.ndarray]:
-    """Take the parts of an object array apart; each must be a number or an array of numbers."""
+def _numbers(loaded: Any, size: int, path: Path) -> list[np.ndarray]:
+    """Take the parts of an object array apart; each must be a number or an array of numbers that the file holds."""
     if not isinstance(loaded, np.ndarray) or loaded.dtype != object or loaded.ndim != 1 or not 1 <= len(loaded) <= 16:
         raise DataError("the object array is not [image, value, …]", where=path)
     parts = []
@@ -122,5 +122,7 @@ def _numbers(loaded: Any, path: Path) -> list[np.ndarray]:
         array = np.asarray(part) if isinstance(part, np.ndarray | int | float | np.number) else None
         if array is None or array.dtype.kind not in "iufb":
             raise DataError(f"a part of the object array is {type(part).__name__}, not a number", where=path)
+        if array.nbytes > size + 8:
+            raise DataError(f"a part of the object array claims {array.nbytes} bytes of {size}", where=path)
         parts.append(_finite(array, path))
     return parts

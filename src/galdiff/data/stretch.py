@@ -171,9 +171,9 @@ class Asinh(Stretch):
             return self
         softening, high = [], []
         for band in np.moveaxis(pixels, 1, 0).astype(np.float32):
+            top = _high(band)
             middle = float(np.median(band))
             scatter = 1.4826 * float(np.median(np.abs(band[band <= middle] - middle)))
-            top = _high(band)
             softening.append(2 * scatter if scatter > 0 else 0.01 * max(top, 1e-30))
             high.append(max(top, 10 * softening[-1]))
         return Asinh(softening, high)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +15,11 @@ import pandas as pd
 from galdiff.errors import DataError
 
 __all__ = ["find_column", "find_table", "id_column", "read_table", "select"]
+
+_SELECTION = (
+    *(ast.Expression, ast.BoolOp, ast.boolop, ast.UnaryOp, ast.unaryop, ast.BinOp, ast.operator),
+    *(ast.Compare, ast.cmpop, ast.Name, ast.Load, ast.Constant, ast.List, ast.Tuple),
+)
 
 
 def find_table(root: Path, name: str | None, patterns: Sequence[str]) -> Path:
@@ -65,7 +72,7 @@ def read_table(path: Path, *, ids: Sequence[str]) -> pd.DataFrame:
         elif name.endswith((".fits", ".fit", ".fits.gz")):
             from astropy.table import Table
 
-            table = Table.read(path).to_pandas()
+            table = Table.read(path, format="fits").to_pandas()
         else:
             table = _read_csv(path, ids)
     except (OSError, ValueError, UnicodeDecodeError, pd.errors.ParserError, EOFError, csv.Error) as error:
@@ -122,6 +129,8 @@ def id_column(table: pd.DataFrame, column: str, path: Path) -> np.ndarray:
 def select(table: pd.DataFrame, where: str | None, path: Path) -> pd.DataFrame:
     """Keep the rows for which a pandas query is true.
 
+    The query compares columns and calls nothing: pandas itself would let it write files.
+
     Raises
     ------
     DataError
@@ -129,10 +138,17 @@ def select(table: pd.DataFrame, where: str | None, path: Path) -> pd.DataFrame:
     """
     if where is None:
         return table
-    if "@" in where or "__" in where:
-        raise DataError("a selection compares columns and nothing else", where=path, remedy="Leave out '@' and '__'")
     try:
+        # Columns with odd names stand in backticks, which pandas knows and Python does not.
+        parsed = ast.parse(re.sub(r"`[^`]*`", "column", where), mode="eval")
+        strangers = {type(node).__name__ for node in ast.walk(parsed) if not isinstance(node, _SELECTION)}
+        if strangers:
+            remedy = "Use names of columns, numbers, texts, comparisons, and, or, not"
+            message = f"the selection '{where}' has a {', '.join(sorted(strangers))}"
+            raise DataError(message, where=path, remedy=remedy)
         kept = table.query(where)
+    except DataError:
+        raise
     except Exception as error:
         raise DataError(f"the selection '{where}' is wrong: {error}", where=path) from error
     if not len(kept):
