@@ -54,13 +54,18 @@ class TestGrain:
         grain = Grain(residual.shape[1])
         std = starlet(residual).square().mean((0, 3, 4)).sqrt().flatten()
         maps = std.log().view(1, -1, 1, 1).expand(len(residual), -1, 16, 16)
-        grain.calibrate(residual, maps)
+        grain.calibrate(torch.zeros_like(residual), residual, maps)
         return grain, maps
+
+    def drawn(self, grain: Grain, maps: Tensor, mean: Tensor | None = None) -> Tensor:
+        index = torch.arange(len(maps))
+        white, scatter = (normal(1, "grain", index, (SCALES * 3, *shape)) for shape in ((64, 64), ()))
+        return grain(torch.zeros(len(maps), 3, 64, 64) if mean is None else mean, maps, white, scatter)
 
     def test_draws_have_the_spectrum_and_the_band_correlation_of_the_residual(self):
         residual = correlated_noise(64)
         grain, maps = self.fitted(residual)
-        drawn = grain(maps, normal(0, "grain", torch.arange(64), (SCALES * 3, 64, 64)))
+        drawn = self.drawn(grain, maps)
         ratio = spectrum(drawn) / spectrum(residual)
         assert ratio[:, 1:].min() > 0.75
         assert ratio[:, 1:].max() < 1.25
@@ -72,9 +77,25 @@ class TestGrain:
         grain, maps = self.fitted(residual)
         maps = maps.clone()
         maps[..., 8:] += torch.log(torch.tensor(3.0))
-        drawn = grain(maps, torch.randn(16, SCALES * 3, 64, 64))
+        drawn = self.drawn(grain, maps)
         left, right = drawn[..., 4:24].std(), drawn[..., 40:60].std()
         assert (right / left).item() == pytest.approx(3.0, rel=0.1)
+
+    def test_levels_scatter_between_images_and_follow_the_sky(self):
+        # The maps know nothing: a level that follows the sky's, and scatter about it, are for the calibration to find.
+        n = 256
+        sky = torch.linspace(-1, 1, n).view(-1, 1, 1, 1).expand(n, 3, 64, 64).contiguous()
+        log_gain = 0.3 * sky[:, :1, :1, :1] + 0.15 * torch.randn(n, 1, 1, 1, generator=torch.manual_seed(0))
+        residual = correlated_noise(n) * log_gain.exp()
+        grain = Grain(3)
+        maps = torch.full((n, SCALES * 3, 16, 16), -1.0)
+        grain.calibrate(sky, residual, maps)
+        drawn = self.drawn(grain, maps, sky)
+        real, made = (x.std(dim=(1, 2, 3)).log() for x in (residual, drawn))
+        assert made.mean().item() == pytest.approx(real.mean().item(), abs=0.03)
+        slopes = [torch.corrcoef(torch.stack([x, sky[:, 0, 0, 0]]))[0, 1] for x in (real, made)]
+        assert slopes[1].item() == pytest.approx(slopes[0].item(), abs=0.1)
+        assert made.std().item() == pytest.approx(real.std().item(), rel=0.15)
 
     def test_likelihood_is_least_at_the_true_scale(self):
         residual = correlated_noise(8)

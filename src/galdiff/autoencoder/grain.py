@@ -6,30 +6,40 @@ Analysis*, Section 2.3)
 
 .. math:: c_0 = r, \quad c_j = h_j * c_{j-1}, \quad w_j = c_{j-1} - c_j,
 
-whose coefficients are modelled as normal with a local scale that the decoder predicts,
-:math:`w_j(x) \sim \mathcal N(0, \sigma_j^2(x))`, and with a correlation between the bands. A draw is
+whose coefficients are modelled as normal, :math:`w_j(x) \sim \mathcal N(0, e^{2 g_j} \sigma_j^2(x))`: the decoder
+predicts the local :math:`\sigma_j`, and :math:`g_j` is the whole image's level, which depends linearly on the sky of
+the mean image and on the maps and for the rest is normal scatter between images (what a latent does not carry is drawn,
+not averaged). A draw is
 
-.. math:: n(x) = \sum_j \frac{\sigma_j(x)}{\langle \sigma_j^2 \rangle^{1/2}} \;
-          \bigl(L_j\, (\phi_j \sqrt P * \epsilon_j)(x)\bigr),
+.. math:: n(x) = \sum_k a_k(x) \bigl(L_k\, (\phi_k \sqrt P * \epsilon_k)(x)\bigr), \quad
+          \sum_k M_{jk} a_k^2 = e^{2 g_j} \sigma_j^2, \quad M_{jk} = \langle |W_j|^2 |\phi_k|^2 P \rangle,
 
-with white :math:`\epsilon_j`, the power spectrum P of the residuals of real images, filters :math:`\phi_j` of the same
-octaves whose powers sum to one, and the Cholesky factor :math:`L_j` of the band correlation. On average over images a
-draw has the spectrum P exactly; within an image its octaves rise and fall with :math:`\sigma_j`.
+with white :math:`\epsilon_k`, the power spectrum P of the residuals of real images, filters :math:`\phi_k` of the same
+octaves whose powers sum to one, the wavelets' responses :math:`W_j`, and the Cholesky factor :math:`L_k` of the
+correlation between bands. The amplitudes are scaled to a mean square of one over images, so that a draw has the
+spectrum P on average; within an image and between images its octaves rise and fall as those of real residuals do.
 """
 
 from __future__ import annotations
 
 import math
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from galdiff.randomness import normal
+
 __all__ = ["SCALES", "Grain", "starlet"]
 
 SCALES = 3
 _BINS = 48  # radial bins of the spectrum, from zero to the corner of the Fourier grid
+_LEAST = 0.05  # of the power that an octave would have alone
+_ROUNDS = 3
+_ROWS_A_REGRESSOR = 8  # with fewer images the levels are given their mean alone
+_PARTS = 8  # an image's noise level is the median over so many parts squared
 _TAPS = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)  # the B3 spline
 
 
@@ -65,11 +75,11 @@ def starlet(x: Tensor, scales: int = SCALES) -> Tensor:
 
 
 @lru_cache
-def _transfer(height: int, width: int) -> Tensor:
-    """Amplitude of the octave filters on an image's Fourier grid, float64 ``(scale, height, width // 2 + 1)``.
+def _responses(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Power responses on an image's Fourier grid, float64 ``(scale, height, width // 2 + 1)``.
 
-    The powers telescope, |phi_j|^2 = |H_(j-1)|^2 - |H_j|^2 with H_j the response of j smoothings, and the last filter
-    takes what is left, so that they sum to one at every frequency.
+    Of the starlet, |W_j|^2, and of the octave filters that a draw is made with, |phi_j|^2, which are those made
+    sharper, with the coarse remainder given to the last, and sum to one at every frequency.
     """
     y = 2 * math.pi * torch.fft.fftfreq(height, dtype=torch.float64)[:, None]
     x = 2 * math.pi * torch.fft.rfftfreq(width, dtype=torch.float64)[None]
@@ -77,12 +87,12 @@ def _transfer(height: int, width: int) -> Tensor:
     def spline(omega: Tensor) -> Tensor:
         return (6 + 8 * omega.cos() + 2 * (2 * omega).cos()) / 16
 
-    smooth, before, planes = torch.ones(height, width // 2 + 1, dtype=torch.float64), torch.ones([]), []
-    for j in range(SCALES - 1):
-        smooth = smooth * spline(2**j * y) * spline(2**j * x)
-        planes.append((before - smooth.square()).clamp_min(0).sqrt())
-        before = smooth.square()
-    return torch.stack([*planes, before.sqrt()])
+    smooth = [torch.ones(height, width // 2 + 1, dtype=torch.float64)]
+    for j in range(SCALES):
+        smooth.append(smooth[-1] * spline(2**j * y) * spline(2**j * x))
+    starlets = torch.stack([(a - b).square() for a, b in pairwise(smooth)])
+    octaves = torch.cat([starlets[:-1], smooth[-2].square()[None]]).square()
+    return starlets, octaves / octaves.sum(dim=0)
 
 
 @lru_cache
@@ -104,7 +114,9 @@ class Grain(nn.Module):
     """
 
     correlation: Tensor
+    effect: Tensor
     level: Tensor
+    scatter: Tensor
     spectrum: Tensor
 
     def __init__(self, bands: int) -> None:
@@ -113,6 +125,8 @@ class Grain(nn.Module):
         self.register_buffer("correlation", torch.eye(bands).repeat(SCALES, 1, 1))
         self.register_buffer("level", torch.ones(SCALES, bands))
         self.register_buffer("spectrum", torch.ones(bands, _BINS))
+        self.register_buffer("effect", torch.zeros(1 + bands + SCALES * bands, SCALES * bands))
+        self.register_buffer("scatter", torch.zeros(SCALES * bands, SCALES * bands))
 
     def log_sigma(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
         """Spread the decoder's maps ``(n, scale * band, h, w)`` over the pixels: ``(n, scale, band, y, x)``."""
@@ -125,26 +139,31 @@ class Grain(nn.Module):
         w = starlet(residual.float())
         return (log_sigma + 0.5 * (w * torch.exp(-log_sigma)).square()).mean()
 
+    def levels(self, residual: Tensor, log_sigma: Tensor) -> Tensor:
+        """Log noise level of every image relative to its maps, ``(n, scale * band)``: a median over its parts."""
+        power = (starlet(residual.float()) * torch.exp(-log_sigma)).square().flatten(1, 2)
+        parts = functional.adaptive_avg_pool2d(power, (_PARTS, _PARTS)).flatten(2)
+        return 0.5 * torch.log(parts.median(dim=2).values + 1e-12)
+
     @torch.no_grad()
-    def calibrate(self, residual: Tensor, maps: Tensor) -> None:
-        """Measure the spectrum, the band correlation and the mean levels on residuals of real images.
+    def calibrate(self, mean: Tensor, residual: Tensor, maps: Tensor) -> None:
+        """Measure what a draw needs on reconstructions of real images, in closed form.
 
         Parameters
         ----------
-        residual : Tensor
-            ``(n, band, y, x)``, some hundreds of images.
+        mean, residual : Tensor
+            Decoded means and what they leave, ``(n, band, y, x)``, some hundreds of images.
         maps : Tensor
             The decoder's maps of the same images.
         """
         size = (residual.shape[-2], residual.shape[-1])
-        sigma = self.log_sigma(maps, size).exp()
-        z = (starlet(residual.float()) / sigma).permute(1, 2, 0, 3, 4).flatten(2).double()
+        log_sigma = self.log_sigma(maps, size)
+        z = (starlet(residual.float()) * torch.exp(-log_sigma)).permute(1, 2, 0, 3, 4).flatten(2).double()
         covariance = z @ z.transpose(1, 2) / z.shape[2]
         std = covariance.diagonal(dim1=1, dim2=2).sqrt().clamp_min(1e-6)
         self.correlation.copy_(covariance / std[:, :, None] / std[:, None, :])
-        self.level.copy_(sigma.double().square().mean(dim=(0, 3, 4)).sqrt().clamp_min(1e-6))
-        # No window: it would weigh the object in the middle over the sky, whose grain is larger in a square-root stretch,
-        # and a residual has no gradient that jumps at the edges.
+        # No window: it would weigh the object in the middle over the sky, whose grain is larger in a square-root
+        # stretch, and a residual has no gradient that jumps at the edges.
         power = torch.fft.rfft2(residual).abs().square().mean(0) / (size[0] * size[1])
         lower, share = (b.to(power.device) for b in _bins(*size))
         weights = torch.cat([1 - share.flatten(), share.flatten()])
@@ -153,15 +172,74 @@ class Grain(nn.Module):
         total = power.new_zeros(self.bands, _BINS).index_add_(1, where, power.flatten(1).repeat(1, 2) * weights)
         self.spectrum.copy_(_fill(total / count.clamp_min(1e-9), count > 0.5))
 
-    def forward(self, maps: Tensor, white: Tensor) -> Tensor:
+        # The levels' dependence on what the decoder says, and their scatter about it, moved until draws have both. A
+        # few rounds do: it is octaves leaking into each other that a single one would leave.
+        known = self._summary(mean, log_sigma).double()
+        if len(known) < _ROWS_A_REGRESSOR * known.shape[1]:
+            known[:, 1:] = 0.0
+        solve = torch.linalg.pinv(known)
+        index, channels = torch.arange(len(mean)), SCALES * self.bands
+        numbers = [normal(0, "calibration", index, (channels, *shape), device=mean.device) for shape in (size, ())]
+        level = self.levels(residual, log_sigma).double()
+        effect, scatter = torch.zeros_like(self.effect.double()), torch.zeros_like(self.scatter.double())
+        for _ in range(_ROUNDS):
+            self._normalize(mean, log_sigma)
+            found = self.levels(self(mean, maps, *numbers), log_sigma).double()
+            effect += solve @ (level - found)
+            values, vectors = torch.linalg.eigh(
+                scatter
+                + torch.cov((level - known @ (solve @ level)).T)
+                - torch.cov((found - known @ (solve @ found)).T)
+            )
+            values = values.clamp_min(0)
+            scatter = vectors * values @ vectors.T
+            self.effect.copy_(effect)
+            self.scatter.copy_(vectors * values.sqrt())
+        self._normalize(mean, log_sigma)
+
+    def _summary(self, mean: Tensor, log_sigma: Tensor) -> Tensor:
+        """Return what the level of an image may depend on: a constant, the sky by band, the middle of the maps."""
+        sky, maps = mean.float().flatten(2).median(dim=2).values, log_sigma.flatten(3).median(dim=3).values.flatten(1)
+        return torch.cat([torch.ones_like(sky[:, :1]), sky, maps], dim=1)
+
+    def _amplitudes(self, log_level: Tensor) -> Tensor:
+        """Return the octaves' amplitudes that give the coefficients these levels, ``(n, scale, band, y, x)``.
+
+        The octaves overlap: a draw of powers a has coefficients of variance M a, M_jk = <|W_j|^2 |phi_k|^2 P>.
+        """
+        size = (log_level.shape[-2], log_level.shape[-1])
+        starlets, octaves = (r.to(log_level.device) for r in _responses(*size))
+        # Frequencies of a real transform count twice but for the first and the Nyquist column.
+        double = torch.full((size[1] // 2 + 1,), 2.0, dtype=torch.float64, device=log_level.device)
+        double[0], double[-1] = 1.0, 1.0 + size[1] % 2
+        power = self._power(size).double() * double / (size[0] * size[1])
+        mixing = torch.einsum("jyx,kyx,byx->bjk", starlets, octaves, power)
+        variance = torch.exp(2 * log_level)
+        powers = torch.einsum("bkj,njbyx->nkbyx", torch.linalg.inv(mixing).to(variance), variance)
+        alone = variance / mixing.diagonal(dim1=1, dim2=2).T[:, :, None, None].to(variance)
+        return torch.maximum(powers, _LEAST * alone).sqrt()
+
+    def _power(self, size: tuple[int, int]) -> Tensor:
+        """Return the spectrum on an image's Fourier grid, ``(band, y, x // 2 + 1)``."""
+        lower, share = (b.to(self.spectrum.device) for b in _bins(*size))
+        return torch.lerp(self.spectrum[:, lower], self.spectrum[:, lower + 1], share)
+
+    def _normalize(self, mean: Tensor, log_sigma: Tensor) -> None:
+        gain = self._summary(mean, log_sigma) @ self.effect + self.scatter.square().sum(1)
+        amplitudes = self._amplitudes(log_sigma + gain.unflatten(1, (SCALES, self.bands))[..., None, None])
+        self.level.copy_(amplitudes.double().square().mean(dim=(0, 3, 4)).sqrt().clamp_min(1e-6))
+
+    def forward(self, mean: Tensor, maps: Tensor, white: Tensor, scatter: Tensor) -> Tensor:
         """Draw noise.
 
         Parameters
         ----------
+        mean : Tensor
+            Decoded means ``(n, band, y, x)``.
         maps : Tensor
             The decoder's maps, log standard deviations, ``(n, scale * band, h, w)``.
-        white : Tensor
-            Unit normal numbers ``(n, scale * band, y, x)``.
+        white, scatter : Tensor
+            Unit normal numbers ``(n, scale * band, y, x)`` and ``(n, scale * band)``.
 
         Returns
         -------
@@ -169,14 +247,15 @@ class Grain(nn.Module):
             ``(n, band, y, x)``.
         """
         size = (white.shape[-2], white.shape[-1])
-        sigma = self.log_sigma(maps, size).exp() / self.level[:, :, None, None]
+        log_sigma = self.log_sigma(maps, size)
+        gain = self._summary(mean, log_sigma) @ self.effect + scatter @ self.scatter.T
+        amplitudes = self._amplitudes(log_sigma + gain.unflatten(1, (SCALES, self.bands))[..., None, None])
         white = white.unflatten(1, (SCALES, self.bands))
         jitter = 1e-4 * torch.eye(self.bands, device=white.device)
         white = torch.einsum("sab,nsbyx->nsayx", torch.linalg.cholesky(self.correlation + jitter), white)
-        lower, share = (b.to(white.device) for b in _bins(*size))
-        amplitude = torch.lerp(self.spectrum[:, lower], self.spectrum[:, lower + 1], share).sqrt()
-        transfer = _transfer(*size).to(white)[:, None] * amplitude
-        return (sigma * torch.fft.irfft2(torch.fft.rfft2(white) * transfer, s=size)).sum(dim=1)
+        transfer = (_responses(*size)[1].to(white.device)[:, None] * self._power(size)).sqrt().to(white)
+        octaves = torch.fft.irfft2(torch.fft.rfft2(white) * transfer, s=size)
+        return (amplitudes / self.level[:, :, None, None] * octaves).sum(dim=1)
 
 
 def _fill(spectrum: Tensor, measured: Tensor) -> Tensor:

@@ -44,9 +44,10 @@ class Decoded:
 
     def sample(self, seed: int, index: Tensor) -> Tensor:
         """Draw the image with its sky noise; row i depends on ``(seed, index[i])`` alone."""
-        n, bands, h, w = self.mean.shape
+        bands, h, w = self.mean.shape[1:]
         white = normal(seed, "grain", index, (SCALES * bands, h, w), device=self.mean.device)
-        return self.mean + self.grain(self.maps, white)
+        scatter = normal(seed, "grain level", index, (SCALES * bands,), device=self.mean.device)
+        return self.mean + self.grain(self.mean, self.maps, white, scatter)
 
 
 class Autoencoder(nn.Module):

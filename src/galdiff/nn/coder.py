@@ -64,7 +64,8 @@ class Encoder(nn.Module):
             if i:
                 layers += [nn.PixelUnshuffle(2), nn.Conv2d(4 * levels[i - 1], w, 1)]
             layers += [_Block(w) for _ in range(blocks)]
-        self.layers = nn.Sequential(*layers, nn.GroupNorm(8, levels[-1]), nn.SiLU(), nn.Conv2d(levels[-1], channels, 1))
+        # No norm here, nor in the decoder's end: it would hide how bright the sky is and how noisy.
+        self.layers = nn.Sequential(*layers, nn.SiLU(), nn.Conv2d(levels[-1], channels, 1))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,7 +98,7 @@ class Decoder(nn.Module):
             layers += [_Block(w) for _ in range(blocks)]
             if i:
                 layers += [nn.Conv2d(w, 4 * levels[i - 1], 1), nn.PixelShuffle(2)]
-        self.layers = nn.Sequential(*layers, nn.GroupNorm(8, width), nn.SiLU())
+        self.layers = nn.Sequential(*layers, nn.SiLU())
         self.image = nn.Sequential(nn.Conv2d(width, bands * stem**2, 3, padding=1), nn.PixelShuffle(stem))
         self.extra = nn.Conv2d(width, extra, 1)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

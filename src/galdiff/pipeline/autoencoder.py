@@ -68,7 +68,7 @@ class AutoencoderTask:
         x = self.stretched(torch.arange(min(_CALIBRATION, self.rows)))
         parts = [self.model.decode(self.model.encode(part).mean) for part in x.split(64)]
         mean, maps = torch.cat([p.mean for p in parts]), torch.cat([p.maps for p in parts])
-        self.model.grain.calibrate(x - mean, maps)
+        self.model.grain.calibrate(mean, x - mean, maps)
 
 
 def train_autoencoder(
