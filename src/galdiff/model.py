@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from galdiff.nn import build_backbone
 from galdiff.randomness import normal
 from galdiff.schema.conditions import Conditions, ConditionSchema
 
-__all__ = ["DiffusionModel", "ImageFormat", "build_denoiser"]
+__all__ = ["DiffusionModel", "ImageFormat", "build_denoiser", "load_denoiser"]
 
 _BATCH = 64
 
@@ -214,23 +215,55 @@ class DiffusionModel:
             remedy = "Give a run directory whose denoiser stage is finished, or a saved model"
             raise CheckpointError("there is no trained denoiser here", where=folder, remedy=remedy)
         autoencoder = Autoencoder.load(folder / "autoencoder")
-        try:
-            spec = json.loads((folder / "denoiser" / "spec.json").read_text())
-            schema = ConditionSchema.from_dict(spec["schema"])
-            denoiser = build_denoiser(spec["backbone"], schema, spec["schedule"], spec["prediction"])
-            denoiser.load_state_dict(safetensors.torch.load_file(folder / "denoiser" / "weights.safetensors"))
+        with _denoiser_errors(folder / "denoiser"):
+            denoiser, spec = load_denoiser(folder / "denoiser")
             model = cls(
                 autoencoder,
-                denoiser.eval(),
-                schema,
+                denoiser,
+                ConditionSchema.from_dict(spec["schema"]),
                 ImageFormat.from_dict(spec["format"]),
                 torch.tensor(spec["latent_mean"]),
                 torch.tensor(spec["latent_std"]),
                 spec["sampling"],
             )
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
-            raise CheckpointError(f"cannot load the denoiser: {error}", where=folder / "denoiser") from error
         return model.to(device)
+
+
+def load_denoiser(folder: str | Path) -> tuple[Denoiser, dict[str, Any]]:
+    """Read what `DiffusionModel.save_denoiser` wrote; no autoencoder is needed.
+
+    Parameters
+    ----------
+    folder : path-like
+        The folder ``denoiser`` of a run directory or a saved model.
+
+    Returns
+    -------
+    denoiser : Denoiser
+        In evaluation mode, over whitened latents.
+    spec : dict
+        Its description, with ``schema``, ``format``, ``latent_mean``, ``latent_std`` and ``sampling``.
+
+    Raises
+    ------
+    CheckpointError
+        Where a file is missing, damaged or of another architecture.
+    """
+    folder = Path(folder)
+    with _denoiser_errors(folder):
+        spec = json.loads((folder / "spec.json").read_text())
+        schema = ConditionSchema.from_dict(spec["schema"])
+        denoiser = build_denoiser(spec["backbone"], schema, spec["schedule"], spec["prediction"])
+        denoiser.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"))
+    return denoiser.eval(), spec
+
+
+@contextmanager
+def _denoiser_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"cannot load the denoiser: {error}", where=folder) from error
 
 
 def resolve_device(name: str) -> torch.device:
