@@ -1,6 +1,6 @@
 r"""Azimuthally averaged radial profiles with exact overlap of pixels and annuli.
 
-.. math:: I_j = \sum_i w_{ij} I_i \Big/ \sum_i w_{ij}
+.. math:: I_j = \frac{\sum_i w_{ij} I_i}{\sum_i w_{ij}}
 
 with :math:`w_{ij}` the area that pixel i and annulus j share. The weights of a stamp's size are computed once, and a
 batch of images costs one matrix product.

@@ -1,9 +1,9 @@
 r"""The engine: one loop for every trainer.
 
-Progress is a count of images. Step k sees the global sample positions :math:`kB, …, kB + B - 1`; position p shows row
-:math:`\pi_{\lfloor p / n \rfloor}(p \bmod n)` of the training split, with :math:`\pi_e` the permutation of epoch e, and
-everything random in a task is a function of (seed, position). There is no state but weights, moments, averages and the
-position, so that a killed run goes on to the same bits.
+Progress is a count of images. Step k sees the global sample positions :math:`kB` to :math:`kB + B - 1`; position p
+shows row :math:`\pi_{\lfloor p / n \rfloor}(p \bmod n)` of the training split, with :math:`\pi_e` the permutation of
+epoch e, and everything random in a task is a function of (seed, position). There is no state but weights, moments,
+averages and the position, so that a killed run goes on to the same bits.
 
 Between two log lines nothing waits for the device: losses are summed there, and a step whose gradient is not finite is
 skipped there, by the optimizer's own ``found_inf``, which leaves weights, moments and step count untouched.
