@@ -2,8 +2,8 @@
 
 Plain arrays: the header is parsed within a size limit, the type must be a plain number, and the file's length must be
 exactly what the header says, before anything is allocated. Object arrays, which DeepLense's simulator writes as
-``[image, mass]``, are pickles: with leave they are read by an unpickler that knows the four names that rebuild a NumPy
-array and no other.
+``[image, mass]``, are pickles: with leave they are read by an unpickler that knows the five names of which NumPy makes
+an array, and makes of them records that do nothing; the numbers are taken from the records by the same rules.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +23,53 @@ __all__ = ["read_npy"]
 
 _HEADER = 10_000
 _BYTES = 1 << 30
-_REBUILDERS = {
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),
+_PARTS = 16
+
+
+class _Record:
+    """What a pickle says of an object, which is not made."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments: tuple[Any, ...] = arguments
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _Array(_Record):
+    """State: version, shape, type, whether in Fortran's order, data."""
+
+
+class _Scalar(_Record):
+    """Arguments: type, data."""
+
+
+class _Type(_Record):
+    """Arguments: code such as "f8", and more; state: version, byte order, and more."""
+
+
+class _Encoded(_Record):
+    """Arguments: text, encoding; how old protocols write bytes."""
+
+
+_NAMES: dict[tuple[str, str], type[_Record]] = {
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "scalar"): _Scalar,
+    ("numpy", "ndarray"): _Record,
+    ("numpy", "dtype"): _Type,
+    ("_codecs", "encode"): _Encoded,
 }
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """Rebuilds NumPy arrays of numbers; any other name in the file is refused before it is looked up."""
+class _Records(pickle.Unpickler):
+    """Unpickles records; any other name in the file is refused and never looked up."""
 
     def find_class(self, module: str, name: str) -> Any:
         module = module.replace("numpy.core.", "numpy._core.", 1)  # as NumPy 1 wrote it
-        if (module, name) not in _REBUILDERS:
+        if (module, name) not in _NAMES:
             raise pickle.UnpicklingError(f"it names {module}.{name}")
-        return super().find_class(module, name)
+        return _NAMES[module, name]
 
     def persistent_load(self, pid: Any) -> Any:
         raise pickle.UnpicklingError("it refers to something outside")
@@ -90,8 +121,7 @@ def _read(path: Path, allow_object_arrays: bool) -> list[np.ndarray]:
             if not allow_object_arrays:
                 remedy = "Set allow_object_arrays: true to read its numbers by the restricted reader"
                 raise DataError("is an object array (a pickle)", where=path, remedy=remedy)
-            data = file.read()
-            return _numbers(_ArraysOnly(io.BytesIO(data)).load(), len(data), path)
+            return [_finite(_numbers(part), path) for part in _parts(_Records(io.BytesIO(file.read())).load())]
         if dtype.kind not in "iufb" or dtype.names or dtype.itemsize > 8:
             raise DataError(f"holds {dtype}, not numbers", where=path)
         declared = math.prod(shape) * dtype.itemsize
@@ -113,16 +143,38 @@ def _finite(values: np.ndarray, path: Path) -> np.ndarray:
     return values
 
 
-def _numbers(loaded: Any, size: int, path: Path) -> list[np.ndarray]:
-    """Take the parts of an object array apart; each must be a number or an array of numbers that the file holds."""
-    if not isinstance(loaded, np.ndarray) or loaded.dtype != object or loaded.ndim != 1 or not 1 <= len(loaded) <= 16:
-        raise DataError("the object array is not [image, value, …]", where=path)
-    parts = []
-    for part in loaded:
-        array = np.asarray(part) if isinstance(part, np.ndarray | int | float | np.number) else None
-        if array is None or array.dtype.kind not in "iufb":
-            raise DataError(f"a part of the object array is {type(part).__name__}, not a number", where=path)
-        if array.nbytes > size + 8:
-            raise DataError(f"a part of the object array claims {array.nbytes} bytes of {size}", where=path)
-        parts.append(_finite(array, path))
-    return parts
+def _parts(loaded: Any) -> list[Any]:
+    """Take an object array apart."""
+    if isinstance(loaded, _Array):
+        _, shape, kind, _, parts = loaded.state
+        if kind.arguments[0] == "O8" and isinstance(parts, list) and len(shape) == 1 and 1 <= len(parts) <= _PARTS:
+            return parts
+    raise ValueError("the object array is not [image, value, …]")
+
+
+def _numbers(part: Any) -> np.ndarray:
+    """Make a part of an object array, which must be a number or an array of numbers."""
+    if isinstance(part, _Array):
+        _, shape, kind, fortran, data = part.state
+        return np.frombuffer(_bytes(data), _dtype(kind)).reshape(shape, order="F" if fortran else "C")
+    if isinstance(part, _Scalar):
+        kind, data = part.arguments
+        return np.frombuffer(_bytes(data), _dtype(kind)).reshape(())
+    if isinstance(part, int | float):
+        return np.asarray(part, dtype=np.float64)
+    raise ValueError("a part of the object array is not a number or an array of numbers")
+
+
+def _dtype(kind: Any) -> np.dtype:
+    code = f"{kind.state[1]}{kind.arguments[0]}"
+    if not re.fullmatch(r"[<>|=][iufb][1248]", code):
+        raise ValueError(f"a part of the object array holds '{code}', not numbers")
+    return np.dtype(code)
+
+
+def _bytes(data: Any) -> bytes:
+    if isinstance(data, _Encoded) and data.arguments[1:] == ("latin1",):
+        data = data.arguments[0].encode("latin1")
+    if not isinstance(data, bytes):
+        raise ValueError("a part of the object array has no data")
+    return data
