@@ -3,7 +3,7 @@ r"""Denoisers: the posterior mean of clean data.
 A denoiser is asked one thing, :math:`D(x_t, t) = \mathrm E[x \mid x_t]`. What the network inside predicts is its own
 affair (the *preconditioning*), so every sampler and every guidance works with every model. With data of standard
 deviation :math:`s` (one for whitened latents), :math:`c_\mathrm{in} = (\alpha^2 s^2 + \sigma^2)^{-1/2}` and
-:math:`c_\mathrm{noise} = \tfrac14 \log(\sigma / \alpha)`:
+:math:`c_\mathrm{noise} = \frac{1}{4} \log(\sigma / \alpha)`:
 
 ``flow``
     The network F predicts the velocity :math:`\epsilon - x` of the straight line; then
