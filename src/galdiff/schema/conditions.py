@@ -305,6 +305,15 @@ def _is_rows(value: Any, n: int) -> bool:
     return isinstance(value, Sequence | Tensor) and not isinstance(value, str) and len(value) == n
 
 
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise GaldiffError(
+            f"{name}={value!r} is not a number", remedy="A sequence of asks goes sample by sample"
+        ) from error
+
+
 def _ask_row(f: Field, value: Any, values: Tensor, mask: Tensor, i: int) -> None:
     if isinstance(f, Class):
         if isinstance(value, str):
@@ -313,14 +322,17 @@ def _ask_row(f: Field, value: Any, values: Tensor, mask: Tensor, i: int) -> None
             raise GaldiffError(f"class {value} of '{f.name}' is out of range", remedy=f"0 to {len(f.classes) - 1}")
         values[i], mask[i] = int(value), True
     elif isinstance(f, Scalar):
-        values[i], mask[i] = float(value), True
+        values[i], mask[i] = _number(f.name, value), True
     else:
         asked: dict[int, dict[int, float]] = {}
-        for answer, fraction in dict(value).items():
+        if not isinstance(value, Mapping):
+            raise GaldiffError(f"{f.name}={value!r} is not a mapping", remedy="Ask for answers: {'spiral': 0.9}")
+        for answer, asked_fraction in value.items():
             q, a = f.tree.find(answer)
-            if not 0.0 <= float(fraction) <= 1.0:
+            fraction = _number(answer, asked_fraction)
+            if not 0.0 <= fraction <= 1.0:
                 raise GaldiffError(f"vote fraction {answer}={fraction} is outside [0, 1]")
-            asked.setdefault(q, {})[a] = float(fraction)
+            asked.setdefault(q, {})[a] = fraction
         for q, fractions in asked.items():
             answers = range(*f.tree.answer_slice(q).indices(len(f.tree.answers)))
             total, others = sum(fractions.values()), [a for a in answers if a not in fractions]
