@@ -364,6 +364,34 @@ class TestResume:
         assert list(tmp_path.iterdir()) == [path]
 
 
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_stores
+from galdiff.errors import ResourceError
+store = test_stores.write(test_stores.create(sys.argv[2], Path(sys.argv[3])), shards=1)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+try:
+    test_stores.write(store)
+except ResourceError as error:
+    sys.exit(f"named: {error}")
+"""
+
+
+class TestFullDisk:
+    def test_it_is_named_and_the_next_run_goes_on(self, kind, tmp_path):
+        path = tmp_path / "a.zarr"
+        command = [sys.executable, "-c", FULL, os.path.dirname(__file__), kind, str(path)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert f"named: {path}: the disk is full" in done.stderr
+        assert done.returncode == 1
+        store = create(kind, path)
+        assert list(store.missing_shards()) == [1, 2]
+        write(store).finish()
+
+
 class TestLock:
     def test_a_second_writer_is_refused_until_the_first_is_dead(self, kind, tmp_path):
         path = tmp_path / "a.zarr"
