@@ -35,6 +35,7 @@ from galdiff.randomness import normal
 __all__ = ["SCALES", "Grain", "starlet"]
 
 SCALES = 3
+"""Octaves of the noise model."""
 _BINS = 48  # radial bins of the spectrum, from zero to the corner of the Fourier grid
 _LEAST = 0.05  # of the power that an octave would have alone
 _ROUNDS = 3
@@ -135,7 +136,7 @@ class Grain(nn.Module):
 
     def loss(self, residual: Tensor, maps: Tensor) -> Tensor:
         """Negative log-likelihood of a residual ``(n, band, y, x)``, mean over scales and pixels."""
-        log_sigma = self.log_sigma(maps, residual.shape[-2:])
+        log_sigma = self.log_sigma(maps, (residual.shape[-2], residual.shape[-1]))
         w = starlet(residual.float())
         return (log_sigma + 0.5 * (w * torch.exp(-log_sigma)).square()).mean()
 

@@ -21,6 +21,7 @@ from galdiff.randomness import normal
 __all__ = ["PARTS", "Autoencoder", "Decoded"]
 
 PARTS = ("encoder", "decoder")
+"""Halves that can be loaded alone."""
 _MODULES = {"encoder": ("encoder",), "decoder": ("decoder", "grain")}
 
 

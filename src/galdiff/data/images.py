@@ -12,6 +12,7 @@ from galdiff.errors import DataError
 __all__ = ["SUFFIXES", "read_image"]
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
+"""Suffixes of the image files that are read."""
 _FORMATS = ("JPEG", "PNG")
 _PIXELS = 64_000_000
 _UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError)
