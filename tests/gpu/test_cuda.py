@@ -47,18 +47,18 @@ def exact_products():
         s.fp32_precision = precision
 
 
-def stirred(module, seed=0):
+def stirred(module, scale=0.1):
     """Give zero-initialized layers something to do."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in module.parameters():
-            p.add_(0.1 * torch.randn(p.shape, generator=generator))
+            p.add_(scale * torch.randn(p.shape, generator=generator))
     return module
 
 
 def tiny_model(device, backbone=BACKBONES[0]):
     torch.manual_seed(0)
-    autoencoder = stirred(Autoencoder(3, width=16, blocks=1)).eval()
+    autoencoder = stirred(Autoencoder(3, width=16, blocks=1), 0.02).eval()
     denoiser = stirred(Denoiser(build_backbone(backbone, SCHEMA), RectifiedFlow())).eval()
     image_format = ImageFormat(("r", "g", "b"), 32, "display", Sqrt(1.0))
     sampling = {"sampler": "heun", "steps": 4, "guidance": 1.5}
@@ -164,7 +164,7 @@ class TestTraining:
 
         def poisoned(rows, positions):
             value, figures = loss(rows, positions)
-            return torch.where((positions == 160).any(), torch.nan, value), figures
+            return value * torch.where((positions == 160).any(), torch.nan, 1.0), figures
 
         task.loss = poisoned
         result = train(task, tmp_path, **ARGUMENTS)
