@@ -285,7 +285,7 @@ def flow(device: str, out: Path, *, overrides: dict[str, Any], budget: tuple[flo
 def versions(device: torch.device) -> dict[str, Any]:
     """Chip and software."""
     names = ("galdiff", "torch", "numpy", "triton", "xarray", "zarr")
-    installed = {d.name.lower(): d.version for d in importlib.metadata.distributions()}
+    installed = {str(d.name).lower(): d.version for d in importlib.metadata.distributions()}
     chip = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     software = {
         "python": platform.python_version(),
