@@ -1,0 +1,77 @@
+"""The quickstart's denoiser: a training step, and what sampling takes outside of the network."""
+
+import time
+
+import torch
+from torch import nn
+
+from galdiff.diffusion import ClassifierFree, Denoiser, Objective, RectifiedFlow, build_sampler
+from galdiff.nn import UNet
+from galdiff.schema.conditions import ConditionSchema, Votes
+from galdiff.schema.trees import GZ2_TREE
+
+from .clock import best
+
+SCHEMA = ConditionSchema([Votes("votes", GZ2_TREE)])
+LATENT, BATCH = (4, 16, 16), 32
+
+
+def shipped_unet():
+    torch.manual_seed(0)
+    return UNet(LATENT[0], SCHEMA, widths=(48, 96), blocks=1)
+
+
+class Training:
+    def setup(self):
+        self.denoiser = Denoiser(shipped_unet(), RectifiedFlow(), prediction="flow")
+        self.optimizer = torch.optim.AdamW(self.denoiser.parameters(), 1e-4, fused=True)
+        self.objective, self.index = Objective(), torch.arange(BATCH)
+        self.x, self.condition = torch.randn(BATCH, *LATENT), SCHEMA.ask(BATCH, {"votes": {"spiral": 0.9}})
+
+    def step(self):
+        loss = self.objective(self.denoiser, self.x, seed=0, index=self.index, condition=self.condition)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.per_sample.mean().backward()
+        self.optimizer.step()
+
+    def track_images_per_second(self):
+        return BATCH / best(self.step)
+
+    track_images_per_second.unit = "images/s"
+
+
+class Timed(nn.Module):
+    """A backbone that counts the seconds spent in it."""
+
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone, self.seconds = backbone, 0.0
+
+    def forward(self, *arguments):
+        begun = time.perf_counter()
+        try:
+            return self.backbone(*arguments)
+        finally:
+            self.seconds += time.perf_counter() - begun
+
+
+class Sampling:
+    params = ("heun", "dpmpp_2m", "euler")
+    param_names = ("sampler",)
+
+    def setup(self, name):
+        self.backbone = Timed(shipped_unet())
+        denoiser = ClassifierFree(Denoiser(self.backbone, RectifiedFlow(), prediction="flow"), 1.5)
+        self.sampler = build_sampler(name, denoiser, steps=6)
+        self.noise, self.condition = torch.randn(BATCH, *LATENT), SCHEMA.ask(BATCH, {"votes": {"spiral": 0.9}})
+
+    def track_share_outside_network(self, name):
+        shares = []
+        for _ in range(3):
+            self.backbone.seconds, begun = 0.0, time.perf_counter()
+            with torch.no_grad():
+                self.sampler(self.noise, self.condition)
+            shares.append(1 - self.backbone.seconds / (time.perf_counter() - begun))
+        return min(shares)
+
+    track_share_outside_network.unit = "share"
