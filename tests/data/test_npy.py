@@ -140,6 +140,13 @@ class TestObjectArrays:
             read_npy(tmp_path / "a.npy", allow_object_arrays=True)
 
 
+@pytest.mark.parametrize("index", [2**16, 2**26, 2**31 - 1])
+def test_a_memo_of_any_size_is_not_reserved(tmp_path, index):
+    (tmp_path / "a.npy").write_bytes(object_npy(b"\x80\x02Nr" + struct.pack("<I", index) + b"."))
+    with pytest.raises(DataError, match=r"not .image"):
+        read_npy(tmp_path / "a.npy", allow_object_arrays=True)
+
+
 def calling(function, *arguments):
     class Payload:
         def __reduce__(self):

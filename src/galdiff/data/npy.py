@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 import re
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ __all__ = ["read_npy"]
 _HEADER = 10_000
 _BYTES = 1 << 30
 _PARTS = 16
+_STEPS = 2000
 
 
 class _Record:
@@ -121,7 +123,7 @@ def _read(path: Path, allow_object_arrays: bool) -> list[np.ndarray]:
             if not allow_object_arrays:
                 remedy = "Set allow_object_arrays: true to read its numbers by the restricted reader"
                 raise DataError("is an object array (a pickle)", where=path, remedy=remedy)
-            return [_finite(_numbers(part), path) for part in _parts(_Records(io.BytesIO(file.read())).load())]
+            return [_finite(_numbers(part), path) for part in _parts(_unpickle(file.read()))]
         if dtype.kind not in "iufb" or dtype.names or dtype.itemsize > 8:
             raise DataError(f"holds {dtype}, not numbers", where=path)
         declared = math.prod(shape) * dtype.itemsize
@@ -141,6 +143,14 @@ def _finite(values: np.ndarray, path: Path) -> np.ndarray:
     if not np.isfinite(values).all():
         raise DataError(f"{int((~np.isfinite(values)).sum())} values are NaN or infinite", where=path)
     return values
+
+
+def _unpickle(data: bytes) -> Any:
+    """Unpickle records, from no more steps than they need: the memo's size is whatever number a file gives."""
+    for step, (code, argument, _) in enumerate(pickletools.genops(data)):
+        if step > _STEPS or ("PUT" in code.name and (argument or 0) > _STEPS):
+            raise ValueError("the object array is not [image, value, …]")
+    return _Records(io.BytesIO(data)).load()
 
 
 def _parts(loaded: Any) -> list[Any]:
