@@ -38,3 +38,5 @@ def rewind_metrics(path: Path, stage: str, images: int) -> None:
     kept = [line for line in lines if line.get("stage") != stage or line.get("images", 0) <= images]
     if path.is_file():
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+    for abandoned in path.parent.glob(f".{path.name}.*.tmp"):  # of a rewinding that was killed
+        abandoned.unlink()
