@@ -162,7 +162,7 @@ class RowStore:
             remedy = "Run the stage again: it goes on where it was stopped"
             raise StoreError("the store is not complete", where=path, remedy=remedy)
         digest = metadata_digest(path, dict(group.attrs))
-        if group.attrs.get(DIGEST, digest) != digest:
+        if group.attrs.get(DIGEST) != digest:
             raise StoreError("its metadata does not match its hash", where=path, remedy="Write the store again")
         store = cls(path, group)
         if len(store.attrs.get("shards_sha256", ())) != store.shards:
