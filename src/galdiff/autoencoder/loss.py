@@ -48,9 +48,9 @@ class AutoencoderLoss:
         Weight of the noise model's likelihood.
     """
 
-    kl: float = 2e-4
+    kl: float = 1e-3
     gradient: float = 0.5
-    grain: float = 0.02
+    grain: float = 0.03
 
     def __call__(
         self, autoencoder: Autoencoder, x: Tensor, *, seed: int, index: Tensor

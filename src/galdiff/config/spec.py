@@ -75,15 +75,15 @@ class _TrainingSpec(Section):
 class AutoencoderSpec(_TrainingSpec):
     """The autoencoder and its training."""
 
-    factor: Literal[1, 2, 4, 8, 16] = Field(default=4, description="Downsampling from image to latent.")
+    factor: Literal[1, 2, 4, 8, 16] = Field(default=8, description="Downsampling from image to latent.")
     channels: Count = Field(default=4, description="Channels of the latents.")
     width: Annotated[int, Field(ge=8, multiple_of=8)] = Field(
         default=64, description="Channels of the networks' finest level."
     )
     blocks: Count = Field(default=3, description="Residual blocks.")
-    kl: NonNegative = Field(default=2.0e-4, description="Weight of the divergence from the unit normal.")
+    kl: NonNegative = Field(default=1.0e-3, description="Weight of the divergence from the unit normal.")
     gradient: NonNegative = Field(default=0.5, description="Weight of the gradient term.")
-    grain: NonNegative = Field(default=0.02, description="Weight of the noise model's likelihood.")
+    grain: NonNegative = Field(default=0.03, description="Weight of the noise model's likelihood.")
     images: Count = Field(default=100_000, description="Length of the training [images seen].")
 
     def settings(self) -> dict[str, Any]:
