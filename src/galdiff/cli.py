@@ -19,9 +19,9 @@ from galdiff.errors import GaldiffError
 
 __all__ = ["app", "main", "main_train", "train_app"]
 
-# OpenMP's threads spin for milliseconds at the end of every parallel loop before they sleep. Where another process wants
-# one of the cores, that takes the core from the thread that is waited for (10 images/s instead of 81 in training); a
-# few microseconds of spinning cost nothing on a machine that is free. To be set before torch is imported.
+# OpenMP's threads spin for milliseconds at the end of every parallel loop before they sleep. Where another process
+# wants one of the cores, that takes the core from the thread that is waited for (10 images/s instead of 81 in
+# training); a few microseconds of spinning cost nothing on a machine that is free. To be set before torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 _OPTIONS: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode": None}
