@@ -139,7 +139,7 @@ def test_cost_grows_with_what_is_asked(catalog):
         return estimate(spec, rows=rows, bands=3, schema=schema, bytes_per_value=2, device=torch.device("cpu"))
 
     one, two = cost(rows=1000), cost(rows=2000)
-    cutouts, latents = 3 * 32 * 32 * 2, 4 * 4 * 4 * 2 * 2
+    cutouts, latents = 3 * 32 * 32 * 2, 8 * 4 * 4 * 2 * 2
     assert two.disk - one.disk == 1000 * (cutouts + latents)
     assert one.parameters == two.parameters
     wide = cost("autoencoder.width=32")

@@ -102,7 +102,7 @@ class TestFinishedRun:
         train(finished.parent, autoencoder={**SMALL["autoencoder"], "save_every": 640})
 
     def test_changed_inputs_stop_with_what_changed(self, finished):
-        with pytest.raises(StaleRunError, match=r"loss\.kl: 0\.0002 -> 0\.3.*\n.*--redo autoencoder"):
+        with pytest.raises(StaleRunError, match=r"loss\.kl: 0\.001 -> 0\.3.*\n.*--redo autoencoder"):
             train(finished.parent, autoencoder={**SMALL["autoencoder"], "kl": 0.3})
 
     def test_redo_archives_and_does_again(self, finished, tmp_path):

@@ -66,7 +66,7 @@ class Autoencoder(nn.Module):
         Size of encoder and decoder (`galdiff.nn.Encoder`).
     """
 
-    def __init__(self, bands: int, *, factor: int = 8, channels: int = 8, width: int = 64, blocks: int = 3) -> None:
+    def __init__(self, bands: int, *, factor: int = 8, channels: int = 8, width: int = 128, blocks: int = 1) -> None:
         super().__init__()
         if factor not in (1, 2, 4, 8, 16):
             raise ValueError(f"factor {factor} is not 1, 2, 4, 8 or 16")

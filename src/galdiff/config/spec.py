@@ -57,7 +57,7 @@ class SplitSpec(Section):
 class _TrainingSpec(Section):
     images: Count = Field(description="Length of the training [images seen].")
     batch: Count = Field(default=32, description="Images a step.")
-    learning_rate: Positive = Field(default=1.0e-3, description="Peak rate of AdamW.")
+    learning_rate: Positive = Field(description="Peak rate of AdamW.")
     warmup_images: CountOrZero = Field(default=3200, description="Linear warm-up [images].")
     decay: Literal["cosine", "linear", "constant"] = Field(default="cosine", description="How the rate goes to zero.")
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.995, description="Decay of the weight average, a step.")
@@ -76,15 +76,16 @@ class AutoencoderSpec(_TrainingSpec):
     """The autoencoder and its training."""
 
     factor: Literal[1, 2, 4, 8, 16] = Field(default=8, description="Downsampling from image to latent.")
-    channels: Count = Field(default=4, description="Channels of the latents.")
+    channels: Count = Field(default=8, description="Channels of the latents.")
     width: Annotated[int, Field(ge=8, multiple_of=8)] = Field(
-        default=64, description="Channels of the networks' finest level."
+        default=128, description="Channels of the networks' finest level."
     )
-    blocks: Count = Field(default=3, description="Residual blocks.")
+    blocks: Count = Field(default=1, description="Residual blocks.")
     kl: NonNegative = Field(default=1.0e-3, description="Weight of the divergence from the unit normal.")
     gradient: NonNegative = Field(default=0.5, description="Weight of the gradient term.")
     grain: NonNegative = Field(default=0.03, description="Weight of the noise model's likelihood.")
     images: Count = Field(default=100_000, description="Length of the training [images seen].")
+    learning_rate: Positive = Field(default=3.0e-3, description="Peak rate of AdamW.")
 
     def settings(self) -> dict[str, Any]:
         """Return plain arguments: ``model``, ``loss`` and ``training``."""
@@ -153,6 +154,7 @@ class DenoiserSpec(_TrainingSpec):
         default="linear", description="How the rate goes to zero; linear: at the end."
     )
     images: Count = Field(default=200_000, description="Length of the training [images seen].")
+    learning_rate: Positive = Field(default=1.5e-3, description="Peak rate of AdamW.")
 
     def settings(self) -> dict[str, Any]:
         """Return plain arguments: ``backbone``, ``schedule``, ``prediction``, ``objective``, ``null``, and so on."""
@@ -172,7 +174,7 @@ class SamplingSpec(Section):
     sampler: Literal["heun", "dpmpp_2m", "euler"] = Field(
         default="heun", description="Solver of the sampling equation."
     )
-    steps: Count = Field(default=18, description="Steps from noise to sample; Heun calls the network twice a step.")
+    steps: Count = Field(default=12, description="Steps from noise to sample; Heun calls the network twice a step.")
     guidance: NonNegative = Field(default=1.5, description="Weight of classifier-free guidance; 1 is none.")
     n: Count = Field(default=1024, description="Samples for the evaluation.")
     asks: dict[Name, dict[Name, Any]] | None = Field(default=None, description="Named conditions of the grid.")

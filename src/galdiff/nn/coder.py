@@ -56,7 +56,7 @@ class Encoder(nn.Module):
         Residual blocks a level.
     """
 
-    def __init__(self, bands: int, channels: int, *, factor: int = 4, width: int = 64, blocks: int = 3) -> None:
+    def __init__(self, bands: int, channels: int, *, factor: int = 8, width: int = 128, blocks: int = 1) -> None:
         super().__init__()
         stem, levels = min(factor, _STEM), _levels(factor, width)
         layers: list[nn.Module] = [nn.PixelUnshuffle(stem), nn.Conv2d(bands * stem**2, width, 1)]
@@ -89,7 +89,7 @@ class Decoder(nn.Module):
     """
 
     def __init__(
-        self, channels: int, bands: int, *, extra: int = 0, factor: int = 4, width: int = 64, blocks: int = 3
+        self, channels: int, bands: int, *, extra: int = 0, factor: int = 8, width: int = 128, blocks: int = 1
     ) -> None:
         super().__init__()
         stem, levels = min(factor, _STEM), _levels(factor, width)
