@@ -13,12 +13,12 @@ from galdiff.schema.trees import GZ2_TREE
 from .clock import best
 
 SCHEMA = ConditionSchema([Votes("votes", GZ2_TREE)])
-LATENT, BATCH = (4, 16, 16), 32
+LATENT, BATCH = (8, 8, 8), 32
 
 
 def shipped_unet():
     torch.manual_seed(0)
-    return UNet(LATENT[0], SCHEMA, widths=(48, 96), blocks=1)
+    return UNet(LATENT[0], SCHEMA, widths=(64, 128), blocks=1)
 
 
 class Training:

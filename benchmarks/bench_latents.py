@@ -11,7 +11,7 @@ from galdiff.schema.conditions import Class, Conditions, ConditionSchema
 
 from .clock import best
 
-ROWS, SHAPE, BATCH = 4096, (4, 16, 16), 256
+ROWS, SHAPE, BATCH = 4096, (8, 8, 8), 256
 
 
 class Gather:

@@ -33,7 +33,7 @@ class StageProgress:
     stage : str
         Name of the stage.
     total : int
-        How many units there are.
+        How many units there are; may be set anew as an estimate gets better.
     unit : str
         What is counted.
     done : int
@@ -81,7 +81,7 @@ class StageProgress:
         text = f"{self.done:,}/{self.total:,} {self.unit}  {share} %  {self.rate:,.0f} {self.unit}/s"
         text = f"{text}  {figures}" if figures else text
         if self._bar:
-            self._bar.update(self._task, completed=self.done, text=text)
+            self._bar.update(self._task, completed=self.done, total=self.total, text=text)
         else:
             left = (self.total - self.done) / max(1e-9, self.rate)
             eta = f"  eta {int(left) // 60}:{int(left) % 60:02d}" if 0 < left < 360_000 else ""

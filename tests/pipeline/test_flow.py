@@ -15,7 +15,7 @@ import xarray as xr
 
 import galdiff
 from galdiff import LatentDiffusion
-from galdiff.errors import GaldiffError, StaleRunError
+from galdiff.errors import GaldiffError, ResourceError, StaleRunError
 from galdiff.latents import CutoutStore
 from galdiff.pipeline import STAGES
 from galdiff.pipeline.records import differences
@@ -32,7 +32,7 @@ SMALL = {
         "plot_every": 640,
         "warmup_images": 64,
     },
-    "sampling": {"n": 16, "steps": 3, "asks": {"edge_on": {"votes": {"edge_on": 0.9}}, "any": {}}},
+    "sampling": {"n": 16, "steps": 3, "guidance": 1.5, "asks": {"edge_on": {"votes": {"edge_on": 0.9}}, "any": {}}},
 }
 
 
@@ -146,12 +146,27 @@ galdiff.train("quickstart", out=sys.argv[1], quiet=True, stages=["cutouts", "aut
 """
 
 
+def start(out):
+    arguments = [sys.executable, "-c", WORKER, str(out), json.dumps(SMALL)]
+    return subprocess.Popen(arguments, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.slow
+def test_a_second_trainer_in_a_run_directory_is_refused_while_the_first_lives(tmp_path):
+    with start(tmp_path) as first:
+        lock = tmp_path / "quickstart" / "lock"
+        while not (lock.exists() and lock.read_text()):
+            assert first.poll() is None
+            time.sleep(0.05)
+        with pytest.raises(ResourceError, match=rf"lock: another process \(pid {first.pid}\) is at work"):
+            train(tmp_path)
+        first.kill()
+    train(tmp_path, stages=["cutouts"])
+    assert not lock.exists()
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path):
-    def start(out):
-        arguments = [sys.executable, "-c", WORKER, str(out), json.dumps(SMALL)]
-        return subprocess.Popen(arguments, env={**os.environ, "OMP_NUM_THREADS": "1"})
-
     begun = time.monotonic()
     assert start(tmp_path / "whole").wait() == 0
     length = time.monotonic() - begun

@@ -23,8 +23,8 @@ import zarr.codecs
 
 from galdiff.atomic import append_line, resource_errors, sync_folder
 from galdiff.errors import StoreError
-from galdiff.latents.lock import beside, take_lock
 from galdiff.latents.metadata import DIGEST, metadata_digest, open_group
+from galdiff.lock import release_lock, take_lock
 from galdiff.schema.conditions import Conditions, ConditionSchema, Votes
 
 __all__ = ["RowStore"]
@@ -89,11 +89,11 @@ class RowStore:
                 raise StoreError(
                     "there is a store here already that was made from other inputs", where=path, remedy=remedy
                 )
-            take_lock(path)
+            take_lock(beside(path, "lock"))
             return cls(path, group)
         with resource_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            take_lock(path)
+            take_lock(beside(path, "lock"))
             beside(path, "journal.jsonl").unlink(missing_ok=True)
             # Made under another name: a creation that is cut off leaves nothing at the store's place.
             draft = beside(path, "tmp")
@@ -323,8 +323,13 @@ class RowStore:
         with resource_errors(self.path):
             self.group.attrs.update(self.attrs)
             _sync(self.path / "zarr.json")
-            for suffix in ("journal.jsonl", "lock"):
-                beside(self.path, suffix).unlink(missing_ok=True)
+            beside(self.path, "journal.jsonl").unlink(missing_ok=True)
+        release_lock(beside(self.path, "lock"))
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """Name a file beside a store that belongs to it."""
+    return path.with_name(f"{path.name}.{suffix}")
 
 
 def _sync(path: Path) -> None:

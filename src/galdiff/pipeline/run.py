@@ -15,6 +15,7 @@ from galdiff.data import CutoutDataset
 from galdiff.data.stretch import Stretch
 from galdiff.errors import GaldiffError, StoreError
 from galdiff.latents import CutoutStore, LatentStore
+from galdiff.lock import release_lock, take_lock
 from galdiff.model import DiffusionModel, ImageFormat, resolve_device, weights_hash
 from galdiff.pipeline.autoencoder import train_autoencoder
 from galdiff.pipeline.cutouts import write_cutouts
@@ -234,22 +235,28 @@ def run(
     ------
     StaleRunError
         Where a finished stage was made from other inputs.
+    ResourceError
+        Where another process is at work in the run directory.
     """
     chosen = _known(stages) if stages is not None else STAGES
     if threads:
         torch.set_num_threads(threads)
     record = Run(Path(folder))
-    for stage in _known(redo):
-        record.archive(stage)
-    described = dict(data) if data is not None else dataset().fingerprint()
-    flow = _Flow(record, dataset, settings, data=described, device=resolve_device(device), budget=budget)
-    if catalog_text:
-        write_text(record.folder / "catalog.yaml", catalog_text)
-    for stage in STAGES:
-        if stage not in chosen:
-            continue
-        flow.needs(stage)
-        record.do(stage, flow.inputs(stage), getattr(flow, f"do_{stage}"))
+    take_lock(record.folder / "lock")
+    try:
+        for stage in _known(redo):
+            record.archive(stage)
+        described = dict(data) if data is not None else dataset().fingerprint()
+        flow = _Flow(record, dataset, settings, data=described, device=resolve_device(device), budget=budget)
+        if catalog_text:
+            write_text(record.folder / "catalog.yaml", catalog_text)
+        for stage in STAGES:
+            if stage not in chosen:
+                continue
+            flow.needs(stage)
+            record.do(stage, flow.inputs(stage), getattr(flow, f"do_{stage}"))
+    finally:
+        release_lock(record.folder / "lock")
     return record.folder
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from PIL import Image
 
 from galdiff.atomic import atomic_write
@@ -94,12 +96,17 @@ def curves(panels: Sequence[Mapping[str, Any]], *, columns: int = 3, size: tuple
             if "low" in line:
                 axes.fill_between(line["x"], line["low"], line["high"], color=line["color"], alpha=0.15, lw=0)
         axes.set(title=panel["title"], xlabel=panel["xlabel"], ylabel=panel["ylabel"])
-        axes.set_xscale(panel.get("xscale", "linear"))
         axes.set_yscale(panel.get("yscale", "linear"))
+        if panel.get("xscale") == "log":  # of about one decade, which the default would label at one place or at all
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.spines[["top", "right"]].set_visible(False)
         if number == 0:
             axes.legend(frameon=False, fontsize="small")
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with rc_context({"svg.hashsalt": "galdiff"}):  # equal curves give equal files
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]

@@ -295,8 +295,7 @@ def train(
             model.train()
             torch._foreach_copy_(state.parameters, own)
 
-    total = images if budget is None else max(images, state.images)
-    with stage_progress(stage, total=total, unit="images", done=state.images) as bar, _signals() as caught:
+    with stage_progress(stage, total=images, unit="images", done=state.images) as bar, _signals() as caught:
         finished = spent()
         while not finished:
             size = batch if budget else min(batch, images - state.images)
@@ -328,6 +327,8 @@ def train(
                     sums[name] = sums.get(name, torch.zeros_like(value)) + torch.where(finite > 0, value, 0.0)
             before, state.images = state.images, state.images + size
             logged_steps += 1
+            if budget:
+                bar.total = round(state.images / progress())  # what the time will come to at the rate so far
             bar.update(size)
             finished = spent()  # once a step: what ends the loop is what is logged and saved as its end
             if time.monotonic() - logged >= log_every or finished:

@@ -1,0 +1,130 @@
+"""Where the wall time of the trainers and of encoding goes, at the quickstart's sizes."""
+
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import torch
+
+from galdiff.autoencoder import Autoencoder, AutoencoderLoss
+from galdiff.config import load
+from galdiff.config.build import fit_settings
+from galdiff.data.stretch import Sqrt
+from galdiff.diffusion import Objective
+from galdiff.latents import CutoutStore
+from galdiff.model import ImageFormat
+from galdiff.pipeline.autoencoder import train_autoencoder
+from galdiff.pipeline.denoiser import train_denoiser
+from galdiff.pipeline.latents import write_latents
+from galdiff.progress import quiet
+from galdiff.schema.conditions import ConditionSchema, Votes
+from galdiff.schema.trees import GZ2_TREE
+from galdiff.simulate import simulate_galaxies
+
+ROWS, SIZE, SEED, CPU = 2048, 64, 0, torch.device("cpu")
+IMAGES = {"autoencoder": 3200, "denoiser": 9600}
+STEP = ((torch.Tensor, "backward"), (torch.optim.AdamW, "step"))
+FORMAT = ImageFormat(("r", "g", "b"), SIZE, "display", Sqrt(1.0))
+
+
+@contextmanager
+def seconds_in(*methods):
+    """Count the seconds spent in methods of classes."""
+    spent = [0.0]
+
+    def timed(method):
+        def call(*arguments, **options):
+            begun = time.perf_counter()
+            try:
+                return method(*arguments, **options)
+            finally:
+                spent[0] += time.perf_counter() - begun
+
+        return call
+
+    with ExitStack() as stack:
+        for owner, name in methods:
+            stack.enter_context(patch.object(owner, name, timed(getattr(owner, name))))
+        yield spent
+
+
+def share_in(methods, work):
+    """Share of the wall time of some work that is spent in the methods."""
+    with quiet(), seconds_in(*methods) as spent:
+        begun = time.perf_counter()
+        work()
+        return spent[0] / (time.perf_counter() - begun)
+
+
+class Shares:
+    """Each stage from its own input store, as the flow runs it."""
+
+    timeout = 300
+
+    def setup(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = Path(self.folder.name)
+        catalog = load("quickstart")
+        self.settings = fit_settings({stage: getattr(catalog, stage).model_dump() for stage in IMAGES})
+        images, _ = simulate_galaxies(ROWS, seed=SEED, size=SIZE)
+        schema = ConditionSchema([Votes("votes", GZ2_TREE)])
+        self.cutouts = CutoutStore.create(
+            self.path / "cutouts.zarr",
+            n=ROWS,
+            shape=(3, SIZE, SIZE),
+            bands=FORMAT.bands,
+            dtype="float16",
+            ids=np.arange(ROWS),
+            split=np.full(ROWS, "train"),
+            conditions=schema.ask(ROWS, {"votes": {"spiral": 0.9}}),
+            schema=schema,
+            attrs={},
+        )
+        for k in self.cutouts.missing_shards():
+            self.cutouts.write_shard(k, images[self.cutouts.shard_rows(k)].astype(np.float16))
+        self.cutouts.finish()
+        torch.manual_seed(SEED)
+        self.autoencoder = Autoencoder(3, **self.settings.autoencoder["model"]).eval()
+
+    def teardown(self):
+        self.folder.cleanup()
+
+    def encode(self):
+        path = self.path / "latents.zarr"
+        return write_latents(
+            self.cutouts, self.autoencoder, path, image_format=FORMAT, device=CPU, autoencoder_hash="0" * 64
+        )
+
+    def train(self, stage, trainer, *stores, **more):
+        settings = dict(getattr(self.settings, stage))
+        settings["training"] = {**settings["training"], "images": IMAGES[stage]}
+        trainer(
+            *stores,
+            self.path / stage,
+            image_format=FORMAT,
+            settings=settings,
+            seed=SEED,
+            device=CPU,
+            metrics=self.path / "metrics.jsonl",
+            **more,
+        )
+
+    def track_autoencoder_in_forward_backward_optimizer(self):
+        methods = (*STEP, (AutoencoderLoss, "__call__"))
+        return share_in(methods, lambda: self.train("autoencoder", train_autoencoder, self.cutouts))
+
+    def track_denoiser_in_forward_backward_optimizer(self):
+        latents, sampling = self.encode(), {"sampler": "heun", "steps": 12, "guidance": 1.0}
+        methods = (*STEP, (Objective, "__call__"))
+        stores = (latents, self.autoencoder)
+        return share_in(methods, lambda: self.train("denoiser", train_denoiser, *stores, sampling=sampling))
+
+    def track_encoding_in_forward(self):
+        return share_in(((Autoencoder, "encode"),), self.encode)
+
+    track_autoencoder_in_forward_backward_optimizer.unit = "share"
+    track_denoiser_in_forward_backward_optimizer.unit = "share"
+    track_encoding_in_forward.unit = "share"
