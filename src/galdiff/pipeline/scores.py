@@ -128,8 +128,10 @@ def _class_figures(
     judge.fit(stretch(train), labels[train_rows], seed=seed, field=field)
     rows = samples["row"].to_numpy()
     generated = samples["image"].to_numpy()
-    value = _balanced(judge.predict(stretch(generated)).argmax(1), labels[rows])
-    floor = _balanced(judge.predict(stretch(real)).argmax(1), labels[held_out])
+    # The best rule for classes that count alike divides out how frequent they were in training.
+    frequency = np.bincount(labels[train_rows], minlength=len(field.classes)).clip(min=1)
+    value = _balanced((judge.predict(stretch(generated)) / frequency).argmax(1), labels[rows])
+    floor = _balanced((judge.predict(stretch(real)) / frequency).argmax(1), labels[held_out])
     note = "the floor is the accuracy on held-out real images; samples at guidance 1"
     return [Figure("class_accuracy", value, None, floor, len(generated), protocol, note=note)]
 
