@@ -23,6 +23,8 @@ SMALL = {
     "autoencoder": {
         "images": 2400,
         "batch": 16,
+        "factor": 4,
+        "channels": 4,
         "width": 16,
         "blocks": 1,
         "warmup_images": 64,
