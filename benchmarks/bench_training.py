@@ -1,4 +1,7 @@
-"""Where the wall time of the trainers and of encoding goes, at the quickstart's sizes."""
+"""Where the wall time of the trainers and of encoding goes, at the quickstart's sizes.
+
+The trainers' is that of the engine's loop, with its checkpoints and log lines but without pictures.
+"""
 
 import tempfile
 import time
@@ -16,15 +19,13 @@ from galdiff.data.stretch import Sqrt
 from galdiff.diffusion import Objective
 from galdiff.latents import CutoutStore
 from galdiff.model import ImageFormat
-from galdiff.pipeline.autoencoder import train_autoencoder
-from galdiff.pipeline.denoiser import train_denoiser
-from galdiff.pipeline.latents import write_latents
+from galdiff.pipeline import autoencoder, denoiser, latents
 from galdiff.progress import quiet
 from galdiff.schema.conditions import ConditionSchema, Votes
 from galdiff.schema.trees import GZ2_TREE
 from galdiff.simulate import simulate_galaxies
 
-ROWS, SIZE, SEED, CPU = 2048, 64, 0, torch.device("cpu")
+ROWS, SIZE, SEED, CPU = 4096, 64, 0, torch.device("cpu")
 IMAGES = {"autoencoder": 3200, "denoiser": 9600}
 STEP = ((torch.Tensor, "backward"), (torch.optim.AdamW, "step"))
 FORMAT = ImageFormat(("r", "g", "b"), SIZE, "display", Sqrt(1.0))
@@ -51,12 +52,11 @@ def seconds_in(*methods):
         yield spent
 
 
-def share_in(methods, work):
-    """Share of the wall time of some work that is spent in the methods."""
-    with quiet(), seconds_in(*methods) as spent:
-        begun = time.perf_counter()
+def share(work, whole, *parts):
+    """Share of the wall time of a function of a module that is spent in some methods while some work is done."""
+    with quiet(), seconds_in(whole) as total, seconds_in(*parts) as spent:
         work()
-        return spent[0] / (time.perf_counter() - begun)
+    return spent[0] / total[0]
 
 
 class Shares:
@@ -73,7 +73,6 @@ class Shares:
         schema = ConditionSchema([Votes("votes", GZ2_TREE)])
         self.cutouts = CutoutStore.create(
             self.path / "cutouts.zarr",
-            n=ROWS,
             shape=(3, SIZE, SIZE),
             bands=FORMAT.bands,
             dtype="float16",
@@ -81,7 +80,6 @@ class Shares:
             split=np.full(ROWS, "train"),
             conditions=schema.ask(ROWS, {"votes": {"spiral": 0.9}}),
             schema=schema,
-            attrs={},
         )
         for k in self.cutouts.missing_shards():
             self.cutouts.write_shard(k, images[self.cutouts.shard_rows(k)].astype(np.float16))
@@ -94,13 +92,13 @@ class Shares:
 
     def encode(self):
         path = self.path / "latents.zarr"
-        return write_latents(
+        return latents.write_latents(
             self.cutouts, self.autoencoder, path, image_format=FORMAT, device=CPU, autoencoder_hash="0" * 64
         )
 
     def train(self, stage, trainer, *stores, **more):
         settings = dict(getattr(self.settings, stage))
-        settings["training"] = {**settings["training"], "images": IMAGES[stage]}
+        settings["training"] = {**settings["training"], "images": IMAGES[stage], "plot_every": None}
         trainer(
             *stores,
             self.path / stage,
@@ -113,17 +111,21 @@ class Shares:
         )
 
     def track_autoencoder_in_forward_backward_optimizer(self):
-        methods = (*STEP, (AutoencoderLoss, "__call__"))
-        return share_in(methods, lambda: self.train("autoencoder", train_autoencoder, self.cutouts))
+        def work():
+            self.train("autoencoder", autoencoder.train_autoencoder, self.cutouts)
+
+        return share(work, (autoencoder, "train"), (AutoencoderLoss, "__call__"), *STEP)
 
     def track_denoiser_in_forward_backward_optimizer(self):
-        latents, sampling = self.encode(), {"sampler": "heun", "steps": 12, "guidance": 1.0}
-        methods = (*STEP, (Objective, "__call__"))
-        stores = (latents, self.autoencoder)
-        return share_in(methods, lambda: self.train("denoiser", train_denoiser, *stores, sampling=sampling))
+        stores, sampling = (self.encode(), self.autoencoder), {"sampler": "heun", "steps": 12, "guidance": 1.0}
+
+        def work():
+            self.train("denoiser", denoiser.train_denoiser, *stores, sampling=sampling)
+
+        return share(work, (denoiser, "train"), (Objective, "__call__"), *STEP)
 
     def track_encoding_in_forward(self):
-        return share_in(((Autoencoder, "encode"),), self.encode)
+        return share(self.encode, (latents, "write_latents"), (Autoencoder, "encode"))
 
     track_autoencoder_in_forward_backward_optimizer.unit = "share"
     track_denoiser_in_forward_backward_optimizer.unit = "share"

@@ -140,9 +140,11 @@ class Sqrt(Stretch):
 
     def __call__(self, pixels: Array) -> Array:
         """Map pixel values to the network's range."""
-        v = (pixels / self._scale() + self.offset) / (1 + self.offset)
-        root = (v.sign() * v.abs().sqrt()) if isinstance(v, Tensor) else np.sign(v) * np.sqrt(np.abs(v))
-        return 2 * root - 1
+        v = pixels / (self._scale() * (1 + self.offset))
+        v += self.offset / (1 + self.offset)
+        if isinstance(v, Tensor):  # few passes: in encoding and training this is done to every image
+            return torch.copysign(v.abs().sqrt_(), v).mul_(2).sub_(1)
+        return 2 * np.copysign(np.sqrt(np.abs(v)), v) - 1
 
     def inverse(self, x: Array) -> Array:
         """Map back to pixel values."""

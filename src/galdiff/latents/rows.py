@@ -234,18 +234,18 @@ class RowStore:
         rows = np.arange(len(self.ids)) if rows is None else np.asarray(rows, dtype=np.int64)
         out = np.empty((len(rows), *array.shape[1:]), array.dtype)  # type: ignore[union-attr]
         for k in np.unique(rows // self._shard_rows):
-            part = self.shard_rows(int(k))
-            values = self._read_shard(name, int(k))
             here = np.flatnonzero(rows // self._shard_rows == k)
-            out[here] = values[rows[here] - part.start]
+            first, last = int(rows[here].min()), int(rows[here].max())
+            out[here] = self._read_shard(name, int(k), slice(first, last + 1))[rows[here] - first]
         return out
 
-    def _read_shard(self, name: str, k: int) -> np.ndarray:
+    def _read_shard(self, name: str, k: int, rows: slice | None = None) -> np.ndarray:
+        """Read a shard, or of its chunks those that hold some rows."""
         if not self._shard_path(name, k).is_file():
             raise StoreError(f"shard {k} of '{name}' is missing", where=self.path, remedy="Write the store again")
         remedy = "Write the store again"
         try:
-            values = np.asarray(self.group[name][self.shard_rows(k)])  # type: ignore[index]
+            values = np.asarray(self.group[name][rows or self.shard_rows(k)])  # type: ignore[index]
         except Exception as error:  # damaged bytes can raise anything at all
             raise StoreError(f"shard {k} of '{name}' is damaged: {error}", where=self.path, remedy=remedy) from error
         if not np.isfinite(values).all():

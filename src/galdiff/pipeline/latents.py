@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from galdiff.autoencoder import Autoencoder
 from galdiff.latents import CutoutStore, LatentStore
@@ -62,8 +66,9 @@ def write_latents(
         for shard in store.missing_shards():
             rows = torch.arange(len(cutouts.ids))[store.shard_rows(shard)]
             means, log_vars = [], []
-            for part in rows.split(batch):
-                pixels = torch.from_numpy(cutouts.images(part.numpy())).to(device).float()
+            parts = rows.split(batch)
+            for part, images in zip(parts, _ahead(lambda part: cutouts.images(part.numpy()), parts), strict=True):
+                pixels = torch.from_numpy(images).to(device).float()
                 posterior = autoencoder.encode(image_format.stretch(pixels))
                 means.append(posterior.mean.cpu())
                 log_vars.append(posterior.log_var.cpu())
@@ -71,3 +76,13 @@ def write_latents(
             store.write_shard(shard, mean=torch.cat(means).numpy(), log_var=torch.cat(log_vars).numpy())
         store.finish()
     return LatentStore.open(path)
+
+
+def _ahead(read: Callable[[Tensor], np.ndarray], parts: Sequence[Tensor]) -> Iterator[np.ndarray]:
+    """Yield what is read of every part, reading one ahead."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(read, parts[0])
+        for part in parts[1:]:
+            images, coming = coming.result(), reader.submit(read, part)
+            yield images
+        yield coming.result()

@@ -314,12 +314,9 @@ def train(
             torch._foreach_mul_(grads, (clip / (norm + 1e-6)).clamp(max=1.0).nan_to_num(0.0))
             optimizer.found_inf = 1 - finite  # type: ignore[attr-defined]
             optimizer.step()
-            weight = (1 - min(ema, (1 + step) / (10 + step))) * finite
             with torch.no_grad():
-                # Not a foreach lerp: it takes its weight as a number, which waits for the device.
-                change = torch._foreach_sub(state.parameters, state.ema)
-                torch._foreach_mul_(change, weight)
-                torch._foreach_add_(state.ema, change)
+                # A skipped step is one that changed nothing: its weights are averaged like any others.
+                torch._foreach_lerp_(state.ema, state.parameters, 1 - min(ema, (1 + step) / (10 + step)))
                 state.skipped += 1 - finite
                 state.skipped_in_a_row.add_(1).mul_(1 - finite)
                 for name, value in {"loss": loss, **figures}.items():
