@@ -4,10 +4,7 @@ The trainers' is that of the engine's loop, with its checkpoints and log lines b
 """
 
 import tempfile
-import time
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -25,31 +22,12 @@ from galdiff.schema.conditions import ConditionSchema, Votes
 from galdiff.schema.trees import GZ2_TREE
 from galdiff.simulate import simulate_galaxies
 
+from .clock import seconds_in
+
 ROWS, SIZE, SEED, CPU = 4096, 64, 0, torch.device("cpu")
 IMAGES = {"autoencoder": 3200, "denoiser": 9600}
 STEP = ((torch.Tensor, "backward"), (torch.optim.AdamW, "step"))
 FORMAT = ImageFormat(("r", "g", "b"), SIZE, "display", Sqrt(1.0))
-
-
-@contextmanager
-def seconds_in(*methods):
-    """Count the seconds spent in methods of classes."""
-    spent = [0.0]
-
-    def timed(method):
-        def call(*arguments, **options):
-            begun = time.perf_counter()
-            try:
-                return method(*arguments, **options)
-            finally:
-                spent[0] += time.perf_counter() - begun
-
-        return call
-
-    with ExitStack() as stack:
-        for owner, name in methods:
-            stack.enter_context(patch.object(owner, name, timed(getattr(owner, name))))
-        yield spent
 
 
 def share(work, whole, *parts):

@@ -97,7 +97,7 @@ def curves(panels: Sequence[Mapping[str, Any]], *, columns: int = 3, size: tuple
                 axes.fill_between(line["x"], line["low"], line["high"], color=line["color"], alpha=0.15, lw=0)
         axes.set(title=panel["title"], xlabel=panel["xlabel"], ylabel=panel["ylabel"])
         axes.set_yscale(panel.get("yscale", "linear"))
-        if panel.get("xscale") == "log":  # of about one decade, which the default would label at one place or at all
+        if panel.get("xscale") == "log":  # of about one decade, which the default would label at one place or none
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
