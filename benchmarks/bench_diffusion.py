@@ -6,6 +6,7 @@ import torch
 
 from galdiff.diffusion import ClassifierFree, Denoiser, Objective, RectifiedFlow, build_sampler
 from galdiff.nn import UNet
+from galdiff.randomness import Draws
 from galdiff.schema.conditions import ConditionSchema, Votes
 from galdiff.schema.trees import GZ2_TREE
 
@@ -24,11 +25,11 @@ class Training:
     def setup(self):
         self.denoiser = Denoiser(shipped_unet(), RectifiedFlow(), prediction="flow")
         self.optimizer = torch.optim.AdamW(self.denoiser.parameters(), 1e-4, fused=True)
-        self.objective, self.index = Objective(), torch.arange(BATCH)
+        self.objective, self.draws = Objective(), Draws(0, range(BATCH))
         self.x, self.condition = torch.randn(BATCH, *LATENT), SCHEMA.ask(BATCH, {"votes": {"spiral": 0.9}})
 
     def step(self):
-        loss = self.objective(self.denoiser, self.x, seed=0, index=self.index, condition=self.condition)
+        loss = self.objective(self.denoiser, self.x, self.draws, condition=self.condition)
         self.optimizer.zero_grad(set_to_none=True)
         loss.per_sample.mean().backward()
         self.optimizer.step()

@@ -39,6 +39,7 @@ from galdiff.atomic import write_json
 from galdiff.config import load
 from galdiff.diffusion import Denoiser, Objective, RectifiedFlow, build_sampler
 from galdiff.nn import build_backbone
+from galdiff.randomness import Draws
 from galdiff.report.plots import render, save_grid
 from galdiff.schema.conditions import ConditionSchema, Votes
 from galdiff.schema.trees import GZ2_TREE
@@ -176,14 +177,14 @@ def speed(case: Case, device: torch.device, *, backend: str | None, seconds: flo
     x = torch.randn(case.batch, *case.shape, device=device)
     conditions = SCHEMA.ask(case.batch, votes={"spiral": 0.9}).to(device)
     autocast = torch.autocast(device.type, torch.bfloat16)
-    position = 0
+    position, draws = 0, Draws(0, range(0), device)
 
     def forward_backward() -> torch.Tensor:
         nonlocal position
-        index = torch.arange(position, position + case.batch, device=device)
+        here = draws.at(range(position, position + case.batch))
         position += case.batch
         with autocast:
-            loss = objective(denoiser, x, seed=0, index=index, condition=conditions[index % case.batch])
+            loss = objective(denoiser, x, here, condition=conditions)
         mean = loss.per_sample.mean()
         mean.backward()
         return mean

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galdiff.randomness import integers, normal, permutation, philox, uniform
+from galdiff.randomness import Draws, integers, normal, permutation, philox, uniform
 
 # Random123's kat_vectors (Salmon et al. 2011): counter, key, result of philox4x32 with ten rounds.
 KNOWN = [
@@ -49,6 +49,17 @@ def test_the_beginning_of_a_row_does_not_depend_on_its_length(index, first, seco
     short, long = sorted((first, second))
     for draw in (uniform, normal):
         assert torch.equal(draw(0, "a", index, (short,)), draw(0, "a", index, (long,))[:, :short])
+
+
+@given(st.integers(0, 2**62), st.integers(1, 64), st.lists(st.tuples(st.integers(-90, 90), st.integers(1, 40))))
+def test_what_was_drawn_before_does_not_matter(start, ahead, jumps):
+    draws = Draws(5, range(start, start + 1), ahead=ahead)
+    for jump, size in [(0, 1), *jumps]:
+        here = draws.at(range(max(0, start + jump), max(0, start + jump) + size))
+        index = torch.as_tensor(here.positions)
+        assert torch.equal(here.normal("a", (3, 5)), normal(5, "a", index, (3, 5)))
+        assert torch.equal(here.uniform("a"), uniform(5, "a", index))
+        assert torch.equal(here.integers("a", 17), integers(5, "a", index, 17))
 
 
 def test_indices_past_32_bits_do_not_wrap():

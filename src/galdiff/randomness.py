@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["integers", "normal", "permutation", "philox", "uniform"]
+__all__ = ["Draws", "integers", "normal", "permutation", "philox", "uniform"]
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -133,6 +134,59 @@ def integers(
     count = math.prod(shape)
     words = _words(seed, stream, index, count, device)[:, :count]
     return ((words * high) >> 32).reshape(-1, *shape)
+
+
+class Draws:
+    """Random numbers of consecutive samples, drawn for many samples at a time.
+
+    The numbers are those of `normal`, `uniform` and `integers`, whatever was drawn before; drawing a step's few
+    thousand of them alone would cost their overhead many times over.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the run.
+    positions : range
+        Global sample indices, of step one.
+    device : optional
+        Where.
+    ahead : int
+        Samples to draw for at once, at least: by default sixteen batches of 32, or one large batch.
+    """
+
+    def __init__(
+        self, seed: int, positions: range, device: torch.device | str | None = None, *, ahead: int = 512
+    ) -> None:
+        self.seed, self.positions, self.device, self.ahead = seed, positions, device, ahead
+        self._drawn: dict[tuple[Any, ...], tuple[range, Tensor]] = {}
+
+    def at(self, positions: range) -> Draws:
+        """Return the draws of other samples; what was drawn ahead is shared."""
+        other = Draws(self.seed, positions, self.device, ahead=self.ahead)
+        other._drawn = self._drawn
+        return other
+
+    def normal(self, stream: str, shape: Sequence[int] = ()) -> Tensor:
+        """Draw unit normal numbers ``(len(positions), *shape)``."""
+        return self._take(normal, stream, tuple(shape))
+
+    def uniform(self, stream: str, shape: Sequence[int] = ()) -> Tensor:
+        """Draw uniform numbers in (0, 1), ``(len(positions), *shape)``."""
+        return self._take(uniform, stream, tuple(shape))
+
+    def integers(self, stream: str, high: int) -> Tensor:
+        """Draw integers from 0 to ``high - 1``, ``(len(positions),)``."""
+        return self._take(integers, stream, high)
+
+    def _take(self, draw: Callable[..., Tensor], *of: Any) -> Tensor:
+        wanted = self.positions
+        block, numbers = self._drawn.get((draw, *of), (range(0), None))
+        if numbers is None or wanted.start < block.start or wanted.stop > block.stop:
+            block = range(wanted.start, max(wanted.stop, wanted.start + self.ahead))
+            stream, *more = of
+            numbers = draw(self.seed, stream, torch.arange(block.start, block.stop, device=self.device), *more)
+            self._drawn[draw, *of] = block, numbers
+        return numbers[wanted.start - block.start : wanted.stop - block.start]
 
 
 def permutation(seed: int, epoch: int, n: int) -> np.ndarray:

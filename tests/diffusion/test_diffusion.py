@@ -20,7 +20,7 @@ from galdiff.diffusion import (
     time_grid,
 )
 from galdiff.errors import GaldiffError
-from galdiff.randomness import normal
+from galdiff.randomness import Draws, normal
 
 SCHEDULES = [RectifiedFlow(), EDM()]
 SAMPLERS = [Euler, Heun, DPMSolverPP2M]
@@ -251,9 +251,9 @@ class TestGuidance:
 class TestObjective:
     def test_flow_loss_is_its_definition(self):
         denoiser = Denoiser(Linear(), RectifiedFlow())
-        x, index = torch.randn(5, 2, 3, 3), torch.arange(7, 12)
-        loss = Objective()(denoiser, x, seed=3, index=index)
-        e, t = normal(3, "noise", index, (2, 3, 3)), loss.t.view(-1, 1, 1, 1)
+        x = torch.randn(5, 2, 3, 3)
+        loss = Objective()(denoiser, x, Draws(3, range(7, 12)))
+        e, t = normal(3, "noise", torch.arange(7, 12), (2, 3, 3)), loss.t.view(-1, 1, 1, 1)
         x_t = (1 - t) * x + t * e
         velocity = (x_t - denoiser(x_t, loss.t)) / t
         torch.testing.assert_close(loss.per_sample, (velocity - (e - x)).square().mean((1, 2, 3)), rtol=1e-3, atol=1e-4)
@@ -261,10 +261,10 @@ class TestObjective:
     @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
     def test_edm_loss_is_the_weighted_error_of_the_posterior_mean(self, schedule):
         denoiser = Denoiser(Linear(), schedule, prediction="edm")
-        x, index = torch.randn(5, 8), torch.arange(5)
+        x = torch.randn(5, 8)
         t = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9])
-        loss = Objective(time="log_normal", location=-0.4)(denoiser, x, seed=0, index=index, t=t)
-        e = normal(0, "noise", index, (8,))
+        loss = Objective(time="log_normal", location=-0.4)(denoiser, x, Draws(0, range(5)), t=t)
+        e = normal(0, "noise", torch.arange(5), (8,))
         rho = (schedule.sigma(t) / schedule.alpha(t))[:, None]
         error = (denoiser(schedule.noise(x, e, t), t) - x).square()
         expected = ((rho**2 + 1) / rho**2 * error).mean(1)
@@ -273,17 +273,17 @@ class TestObjective:
     def test_random_numbers_belong_to_positions(self):
         denoiser = Denoiser(Linear(), RectifiedFlow())
         x = torch.randn(6, 4)
-        whole = Objective()(denoiser, x, seed=0, index=torch.arange(6))
-        part = Objective()(denoiser, x[2:4], seed=0, index=torch.arange(2, 4))
+        whole = Objective()(denoiser, x, Draws(0, range(6)))
+        part = Objective()(denoiser, x[2:4], Draws(0, range(2, 4)))
         torch.testing.assert_close(part.per_sample, whole.per_sample[2:4])
 
     def test_densities(self):
-        denoiser, index = Denoiser(Linear(), RectifiedFlow()), torch.arange(20_000)
-        logit = torch.logit(Objective(location=0.5, scale=0.8).times(denoiser, seed=0, index=index))
+        denoiser, draws = Denoiser(Linear(), RectifiedFlow()), Draws(0, range(20_000))
+        logit = torch.logit(Objective(location=0.5, scale=0.8).times(denoiser, draws))
         assert logit.mean().item() == pytest.approx(0.5, abs=0.03)
         assert logit.std().item() == pytest.approx(0.8, abs=0.03)
         edm = Denoiser(Linear(), EDM(), prediction="edm")
-        t = Objective(time="log_normal", location=-1.2, scale=1.0).times(edm, seed=0, index=index)
+        t = Objective(time="log_normal", location=-1.2, scale=1.0).times(edm, draws)
         assert edm.schedule.sigma(t).log().mean().item() == pytest.approx(-1.2, abs=0.04)
         with pytest.raises(GaldiffError, match="density"):
             Objective(time="normal")

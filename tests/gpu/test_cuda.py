@@ -17,7 +17,7 @@ from galdiff.diffusion import Denoiser, Objective, RectifiedFlow
 from galdiff.model import DiffusionModel, ImageFormat
 from galdiff.nn import build_backbone
 from galdiff.pipeline.autoencoder import AutoencoderTask
-from galdiff.randomness import integers, normal, philox, uniform
+from galdiff.randomness import Draws, integers, normal, philox, uniform
 from galdiff.schema.conditions import Class, ConditionSchema, Scalar, Votes
 from galdiff.schema.trees import GZ2_TREE
 from galdiff.training import train
@@ -100,12 +100,12 @@ class TestBackbones:
         torch.manual_seed(0)
         denoiser = Denoiser(build_backbone(spec, SCHEMA), RectifiedFlow()).to(device).train()
         optimizer = torch.optim.AdamW(denoiser.parameters(), 1e-3, fused=True)
-        index = torch.arange(8, device=device)
-        x = normal(0, "x", index, (4, 16, 16))
+        draws = Draws(0, range(8), device)
+        x = draws.normal("x", (4, 16, 16))
         conditions, losses = SCHEMA.ask(8, morphology="b", votes={"bar": 0.5}).to(device), []
         for _ in range(12):
             with torch.autocast(device, torch.bfloat16):
-                loss = Objective()(denoiser, x, seed=0, index=index, condition=conditions).per_sample.mean()
+                loss = Objective()(denoiser, x, draws, condition=conditions).per_sample.mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from galdiff.errors import GaldiffError
+from galdiff.randomness import Draws
 from galdiff.schema.conditions import Class, ConditionSchema, Scalar, Votes, random_subset
 from galdiff.schema.trees import GZ2_TREE
 
@@ -79,9 +80,8 @@ def test_distance_finds_what_was_asked():
 
 def test_random_subsets_are_a_function_of_the_position():
     conditions = SCHEMA.ask(2000, morphology="clockwise", redshift=0.1, votes={"bar": 0.5, "spiral": 0.5})
-    index = torch.arange(2000)
-    kept = random_subset(conditions, seed=0, index=index, null=0.1)
-    again = random_subset(conditions[500:700], seed=0, index=index[500:700], null=0.1)
+    kept = random_subset(conditions, Draws(0, range(2000)), null=0.1)
+    again = random_subset(conditions[500:700], Draws(0, range(500, 700)), null=0.1)
     assert torch.equal(kept.masks["votes"][500:700], again.masks["votes"])
     flags = torch.cat([m.reshape(2000, -1) for m in kept.masks.values()], dim=1)
     count = flags[:, flags.any(0)].sum(1)
@@ -94,7 +94,7 @@ def test_random_subsets_are_a_function_of_the_position():
 def test_a_single_condition_is_always_given():
     schema = ConditionSchema([CHIRAL])
     conditions = schema.ask(4000, morphology="clockwise")
-    kept = random_subset(conditions, seed=0, index=torch.arange(4000), null=0.1)
+    kept = random_subset(conditions, Draws(0, range(4000)), null=0.1)
     assert kept.masks["morphology"].float().mean().item() == pytest.approx(0.9, abs=0.02)
 
 

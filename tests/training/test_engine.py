@@ -30,10 +30,10 @@ class Toy:
         self.seen, self.weights = [], []
 
     def loss(self, rows, positions):
-        self.seen.append((rows, positions))
+        self.seen.append((rows, torch.as_tensor(positions)))
         self.weights.append(flat(self.model.parameters()))
         clean = self.data[rows]
-        noise = normal(7, "toy", positions, clean.shape[1:])
+        noise = normal(7, "toy", torch.as_tensor(positions), clean.shape[1:])
         loss = (self.model(clean + noise) - noise).square().mean()
         self.step += 1
         return self.hook(self.step - 1, loss), {"twice": 2 * loss.detach()}
@@ -68,8 +68,8 @@ class TestAgainstAPlainLoop:
         optimizer = torch.optim.AdamW(plain.model.parameters(), 1.0, betas=(0.9, 0.95), weight_decay=0.02, fused=False)
         average = [p.detach().double().clone() for p in plain.model.parameters()]
         for step in range(10):
-            positions = torch.arange(8 * step, 8 * step + 8)
-            rows = torch.from_numpy(permutation(5, int(positions[0]) // 40, 40))[positions % 40]
+            positions = range(8 * step, 8 * step + 8)
+            rows = torch.from_numpy(permutation(5, positions[0] // 40, 40))[torch.as_tensor(positions) % 40]
             warm = min(1.0, (8 * step + 1) / 16)
             optimizer.param_groups[0]["lr"] = 1e-2 * warm * 0.5 * (1 + math.cos(math.pi * step / 10))
             optimizer.zero_grad()

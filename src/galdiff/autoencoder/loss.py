@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from galdiff.autoencoder.kl import Autoencoder
 from galdiff.nn.dihedral import dihedral
-from galdiff.randomness import integers, normal
+from galdiff.randomness import Draws
 
 __all__ = ["AutoencoderLoss", "gradient_loss"]
 
@@ -52,9 +52,7 @@ class AutoencoderLoss:
     gradient: float = 0.5
     grain: float = 0.03
 
-    def __call__(
-        self, autoencoder: Autoencoder, x: Tensor, *, seed: int, index: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, autoencoder: Autoencoder, x: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and its terms.
 
         Parameters
@@ -63,15 +61,13 @@ class AutoencoderLoss:
             What is trained.
         x : Tensor
             Stretched images ``(n, band, y, x)``.
-        seed : int
-            Seed of the run.
-        index : Tensor
-            Global sample positions ``(n,)``; all randomness is a function of (seed, index).
+        draws : Draws
+            Gives all random numbers of the n samples.
         """
         posterior = autoencoder.encode(x)
-        z = posterior.sample(normal(seed, "latent", index, posterior.mean.shape[1:], device=x.device))
+        z = posterior.sample(draws.normal("latent", posterior.mean.shape[1:]))
         if x.shape[-1] == x.shape[-2]:
-            element = integers(seed, "dihedral", index, 8).to(x.device)
+            element = draws.integers("dihedral", 8)
             x, z = dihedral(x, element), dihedral(z, element)
         decoded = autoencoder.decode(z)
         pixel = functional.l1_loss(decoded.mean, x)

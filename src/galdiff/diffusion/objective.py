@@ -23,7 +23,7 @@ from torch import Tensor
 
 from galdiff.diffusion.denoiser import Denoiser
 from galdiff.errors import GaldiffError
-from galdiff.randomness import normal, uniform
+from galdiff.randomness import Draws
 
 __all__ = ["Loss", "Objective"]
 
@@ -59,16 +59,16 @@ class Objective:
         if self.time not in _DENSITIES:
             raise GaldiffError(f"unknown time density '{self.time}'", remedy=f"Known: {', '.join(_DENSITIES)}")
 
-    def times(self, denoiser: Denoiser, *, seed: int, index: Tensor) -> Tensor:
-        """Draw times ``(n,)``, a function of (seed, index)."""
+    def times(self, denoiser: Denoiser, draws: Draws) -> Tensor:
+        """Draw times ``(n,)``."""
         if self.time == "uniform":
-            return uniform(seed, "time", index)
-        z = self.location + self.scale * normal(seed, "time", index, ())
+            return draws.uniform("time")
+        z = self.location + self.scale * draws.normal("time")
         t = torch.sigmoid(z) if self.time == "logit_normal" else denoiser.schedule.time(-2 * z)
         return t.clamp(_EDGE, 1 - _EDGE) if self.time == "logit_normal" else t.clamp(0.0, 1.0)
 
     def __call__(
-        self, denoiser: Denoiser, x: Tensor, *, seed: int, index: Tensor, condition: Any = None, t: Tensor | None = None
+        self, denoiser: Denoiser, x: Tensor, draws: Draws, *, condition: Any = None, t: Tensor | None = None
     ) -> Loss:
         """Return the loss of a batch.
 
@@ -78,17 +78,15 @@ class Objective:
             What is trained.
         x : Tensor
             Clean data ``(n, …)``.
-        seed : int
-            Seed of the run.
-        index : Tensor
-            Global sample positions ``(n,)``: noise and times are a function of (seed, index).
+        draws : Draws
+            Gives the noise and the times of the n samples.
         condition : optional
             Passed to the denoiser.
         t : Tensor, optional
             Given times ``(n,)``, for curves of loss by noise level.
         """
-        t = self.times(denoiser, seed=seed, index=index).to(x.dtype) if t is None else t
-        epsilon = normal(seed, "noise", index, x.shape[1:], device=x.device).to(x.dtype)
+        t = self.times(denoiser, draws).to(x.dtype) if t is None else t
+        epsilon = draws.normal("noise", x.shape[1:]).to(x.dtype)
         _, raw = denoiser.parts(denoiser.schedule.noise(x, epsilon, t), t, condition)
         error = (raw.float() - denoiser.target(x, epsilon, t).float()).square()
         return Loss(error.flatten(1).mean(1), t)

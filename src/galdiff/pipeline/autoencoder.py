@@ -12,6 +12,7 @@ from torch import Tensor
 from galdiff.autoencoder import Autoencoder, AutoencoderLoss
 from galdiff.latents import CutoutStore
 from galdiff.model import ImageFormat
+from galdiff.randomness import Draws
 from galdiff.report.plots import render, save_grid
 from galdiff.training import train
 
@@ -41,8 +42,9 @@ class AutoencoderTask:
     def __init__(
         self, autoencoder: Autoencoder, pixels: Tensor, image_format: ImageFormat, loss: AutoencoderLoss, *, seed: int
     ) -> None:
-        self.model, self.pixels, self.format, self.objective, self.seed = autoencoder, pixels, image_format, loss, seed
+        self.model, self.pixels, self.format, self.objective = autoencoder, pixels, image_format, loss
         self.rows = len(pixels)
+        self.draws = Draws(seed, range(0), next(autoencoder.parameters()).device)
 
     def stretched(self, rows: Tensor) -> Tensor:
         """Return training cutouts as the network sees them."""
@@ -50,9 +52,9 @@ class AutoencoderTask:
         pixels = self.pixels[rows.to(self.pixels.device, non_blocking=True)]
         return self.format.stretch(pixels.to(device, non_blocking=True).float())
 
-    def loss(self, rows: Tensor, positions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, rows: Tensor, positions: range) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of the training rows at the global sample positions, with its terms."""
-        return self.objective(self.model, self.stretched(rows), seed=self.seed, index=positions)
+        return self.objective(self.model, self.stretched(rows), self.draws.at(positions))
 
     @torch.no_grad()
     def plot(self, folder: Path, images: int) -> None:

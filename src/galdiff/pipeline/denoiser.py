@@ -15,7 +15,7 @@ from galdiff.latents import LatentStore
 from galdiff.latents.store import LatentTable
 from galdiff.model import DiffusionModel, ImageFormat, build_denoiser
 from galdiff.nn import dihedral, is_reflection
-from galdiff.randomness import integers, normal
+from galdiff.randomness import Draws
 from galdiff.report.plots import render, save_grid
 from galdiff.schema.conditions import random_subset
 from galdiff.training import train
@@ -55,23 +55,24 @@ class DenoiserTask:
         augment: bool = True,
     ) -> None:
         self.model, self.diffusion, self.table, self.objective = model.denoiser, model, table, objective
-        self.seed, self.null = seed, null
+        self.null = null
+        self.draws = Draws(seed, range(0), table.mean.device)
         self.augment = augment and table.mean.shape[-1] == table.mean.shape[-2]
         self.rows = len(table.mean)
 
-    def loss(self, rows: Tensor, positions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, rows: Tensor, positions: range) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of the training rows at the global sample positions."""
-        table, device = self.table, self.table.mean.device
-        rows = rows.to(device, non_blocking=True)
+        table, draws = self.table, self.draws.at(positions)
+        rows = rows.to(table.mean.device, non_blocking=True)
         posterior = LatentPosterior(table.mean[rows].float(), table.log_var[rows].float())
-        noise = normal(self.seed, "latent", positions, posterior.mean.shape[1:], device=device)
+        noise = draws.normal("latent", posterior.mean.shape[1:])
         z, conditions = self.diffusion.whiten(posterior.sample(noise)), table.conditions[rows]
         if self.augment:
-            element = integers(self.seed, "dihedral", positions, 8).to(device)
+            element = draws.integers("dihedral", 8)
             z = dihedral(z, element)
             conditions = self.diffusion.schema.mirror(conditions, is_reflection(element))
-        conditions = random_subset(conditions, seed=self.seed, index=positions, null=self.null)
-        loss = self.objective(self.model, z, seed=self.seed, index=positions, condition=conditions)
+        conditions = random_subset(conditions, draws, null=self.null)
+        loss = self.objective(self.model, z, draws, condition=conditions)
         return loss.per_sample.mean(), {}
 
     def plot(self, folder: Path, images: int) -> None:

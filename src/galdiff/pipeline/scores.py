@@ -21,6 +21,7 @@ from galdiff.model import DiffusionModel
 from galdiff.pipeline.evaluation import Figure, evaluate
 from galdiff.pipeline.samples import held_out_rows
 from galdiff.progress import stage_progress
+from galdiff.randomness import Draws
 from galdiff.schema.conditions import Class
 
 __all__ = ["write_scores"]
@@ -159,7 +160,7 @@ def _noise_levels(model: DiffusionModel, cutouts: CutoutStore, seed: int) -> xr.
     pixels = torch.from_numpy(cutouts.images(rows)).float().to(model.device)
     z = model.whiten(torch.cat([model.autoencoder.encode(model.format.stretch(p)).mean for p in pixels.split(64)]))
     conditions = cutouts.conditions()[torch.from_numpy(rows)].to(model.device)
-    index, schedule = torch.arange(len(z), device=model.device), model.denoiser.schedule
+    draws, schedule = Draws(seed, range(len(z)), model.device), model.denoiser.schedule
     objective, losses = Objective(), []
     noised: list[np.ndarray] = []
     clean: list[np.ndarray] = []
@@ -169,9 +170,7 @@ def _noise_levels(model: DiffusionModel, cutouts: CutoutStore, seed: int) -> xr.
     times = schedule.time(torch.log((1 - shares) / shares))
     for t in times.float():
         at = t.to(model.device).expand(len(z))
-        losses.append(
-            float(objective(model.denoiser, z, seed=seed, index=index, condition=conditions, t=at).per_sample.mean())
-        )
+        losses.append(float(objective(model.denoiser, z, draws, condition=conditions, t=at).per_sample.mean()))
         epsilon = torch.randn(z[few].shape, generator=torch.Generator().manual_seed(seed)).to(model.device)
         x_t = schedule.noise(z[few], epsilon, at[few])
         predicted = model.denoiser(x_t, at[few], conditions[few])

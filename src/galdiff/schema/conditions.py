@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from galdiff.errors import GaldiffError
-from galdiff.randomness import uniform
+from galdiff.randomness import Draws
 from galdiff.schema.trees import QuestionTree
 
 __all__ = ["Class", "ConditionSchema", "Conditions", "Field", "Scalar", "Votes", "random_subset"]
@@ -262,7 +262,7 @@ class ConditionSchema:
         return cls(fields)
 
 
-def random_subset(conditions: Conditions, *, seed: int, index: Tensor, null: float = 0.1) -> Conditions:
+def random_subset(conditions: Conditions, draws: Draws, *, null: float = 0.1) -> Conditions:
     """Hide a random part of what is known, for training.
 
     Every row draws a rate u in (0, 1) and keeps each field (each question of votes) with probability u, so that all
@@ -272,17 +272,15 @@ def random_subset(conditions: Conditions, *, seed: int, index: Tensor, null: flo
     ----------
     conditions : Conditions
         A batch of n rows.
-    seed : int
-        Seed of the run.
-    index : Tensor
-        Global sample positions, int64 ``(n,)``.
+    draws : Draws
+        Random numbers of n samples.
     null : float
         Share of rows that become unconditional.
     """
     widths = [1 if m.ndim == 1 else m.shape[1] for m in conditions.masks.values()]
     # A model with a single thing to condition on is always given it, but for the null share.
     single = sum(widths) == 1
-    u = uniform(seed, "condition-drop", index, (2 + sum(widths),), device=index.device)
+    u = draws.uniform("condition-drop", (2 + sum(widths),))
     keep_rate = torch.where(u[:, :1] < null, 0.0, 1.0 if single else u[:, 1:2])
     kept = u[:, 2:] < keep_rate
     masks, start = {}, 0

@@ -44,11 +44,11 @@ class Task(Protocol):
     def model(self) -> nn.Module:
         """What is trained."""
 
-    def loss(self, rows: Tensor, positions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, rows: Tensor, positions: range) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch, and figures to log.
 
-        Rows (int64 ``(batch,)``) are on the CPU, where a task may keep its data; their global sample positions are on
-        the model's device.
+        Rows (int64 ``(batch,)``) are on the CPU, where a task may keep its data; ``positions`` are their global sample
+        positions.
         """
 
 
@@ -229,7 +229,6 @@ def train(
         state.load(*found)
     if metrics:
         rewind_metrics(metrics, stage, state.images)
-    optimizer.grad_scale, optimizer.found_inf = None, torch.zeros((), device=device)  # type: ignore[attr-defined]
     sums: dict[str, Tensor] = {}
     order: dict[int, Tensor] = {}
     begun, begun_seconds = time.monotonic(), state.seconds
@@ -245,14 +244,14 @@ def train(
     def spent() -> bool:
         return state.images >= images if budget is None else elapsed() >= budget
 
-    def rows_at(positions: Tensor) -> Tensor:
-        epoch, place = positions // task.rows, positions % task.rows
-        epochs = range(int(epoch[0]), int(epoch[-1]) + 1)
+    def rows_at(positions: range) -> Tensor:
+        epochs = range(positions[0] // task.rows, positions[-1] // task.rows + 1)
         for e in [e for e in order if e not in epochs]:
             del order[e]
         for e in [e for e in epochs if e not in order]:
             order[e] = torch.from_numpy(permutation(seed, e, task.rows))
-        return torch.cat([order[e][place[epoch == e]] for e in epochs])
+        spans = [slice(max(0, positions.start - e * task.rows), positions.stop - e * task.rows) for e in epochs]
+        return torch.cat([order[e][span] for e, span in zip(epochs, spans, strict=True)])
 
     def save() -> None:
         state.seconds = elapsed()
@@ -299,19 +298,19 @@ def train(
         finished = spent()
         while not finished:
             size = batch if budget else min(batch, images - state.images)
-            positions = state.images + torch.arange(size)
+            positions = range(state.images, state.images + size)
             step = state.images // batch
             factor = _rate(progress(), state.images, warmup_images, decay, decay_start)
             optimizer.param_groups[0]["lr"] = learning_rate * factor
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                loss, figures = task.loss(rows_at(positions), positions.to(device, non_blocking=True))
+                loss, figures = task.loss(rows_at(positions), positions)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             grads = [p.grad for p in state.parameters if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(grads, foreach=True)
             finite = torch.isfinite(norm).float()
-            # A non-finite scale would spread; the skipped step's gradients are not used at all.
-            torch._foreach_mul_(grads, (clip / (norm + 1e-6)).clamp(max=1.0).nan_to_num(0.0))
+            # Clipped by the optimizer itself, which divides by the scale in the pass that it makes anyway.
+            optimizer.grad_scale = (norm / clip).clamp(min=1.0)  # type: ignore[attr-defined]
             optimizer.found_inf = 1 - finite  # type: ignore[attr-defined]
             optimizer.step()
             with torch.no_grad():
