@@ -2,6 +2,7 @@
 
 import math
 
+import diffusers
 import pytest
 import torch
 from torch import Tensor, nn
@@ -289,11 +290,11 @@ class TestObjective:
             Objective(time="normal")
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers")
 class TestAgainstDiffusers:
     """Trajectories with an analytic denoiser equal those of diffusers' schedulers."""
 
     def test_euler_of_rectified_flow(self):
-        diffusers = pytest.importorskip("diffusers", reason="diffusers is in the test extra")
         scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0)
         grid = torch.linspace(1, 0.1, 10, dtype=torch.float64)
         scheduler.set_timesteps(sigmas=grid.tolist())
@@ -308,7 +309,6 @@ class TestAgainstDiffusers:
 
     @pytest.mark.parametrize(("name", "cls"), [("HeunDiscreteScheduler", Heun), ("EulerDiscreteScheduler", Euler)])
     def test_sigma_samplers(self, name, cls):
-        diffusers = pytest.importorskip("diffusers", reason="diffusers is in the test extra")
         scheduler = getattr(diffusers, name)(prediction_type="sample", use_karras_sigmas=True)
         scheduler.set_timesteps(12)
         sigmas = torch.unique_consecutive(scheduler.sigmas.double())
