@@ -153,7 +153,8 @@ class DiffusionModel:
         shape = (self.autoencoder.latent_channels, side, side)
         for rows in torch.arange(len(seeds)).split(batch):
             index = seeds[rows].to(self.device)
-            z = sampler(normal(0, "sample", index, shape, device=self.device), conditions[rows].to(self.device))
+            start = normal(0, "sample", index, shape, device=self.device)
+            z = sampler(start, conditions[rows].to(self.device), seeds=index)
             decoded = self.autoencoder.decode(self.unwhiten(z))
             x = decoded.sample(0, index) if noise else decoded.mean
             yield self.format.pixels(x.float()).cpu()

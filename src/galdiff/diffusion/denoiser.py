@@ -1,34 +1,26 @@
 r"""Denoisers: the posterior mean of clean data.
 
 A denoiser is asked one thing, :math:`D(x_t, t) = \mathrm E[x \mid x_t]`. What the network inside predicts is its own
-affair (the *preconditioning*), so every sampler and every guidance works with every model. With data of standard
-deviation :math:`s` (one for whitened latents), :math:`c_\mathrm{in} = (\alpha^2 s^2 + \sigma^2)^{-1/2}` and
-:math:`c_\mathrm{noise} = \frac{1}{4} \log(\sigma / \alpha)`:
-
-``flow``
-    The network F predicts the velocity :math:`\epsilon - x` of the straight line; then
-    :math:`D = x_t - t F` (Liu et al. 2022, arXiv:2209.03003).
-``edm``
-    :math:`D = c_\mathrm{skip} x_t / \alpha + c_\mathrm{out} F` with
-    :math:`c_\mathrm{skip} = s^2 / (\varsigma^2 + s^2)`,
-    :math:`c_\mathrm{out} = \varsigma s / \sqrt{\varsigma^2 + s^2}`,
-    :math:`\varsigma = \sigma / \alpha` (Karras et al. 2022, arXiv:2206.00364, Table 1).
+affair (`galdiff.diffusion.prediction`), so every sampler and every guidance works with every model. The network sees
+:math:`c_\mathrm{in} x_t` of unit variance, :math:`c_\mathrm{in} = (\alpha^2 s^2 + \sigma^2)^{-1/2}`, and the noise
+level :math:`c_\mathrm{noise} = \frac{1}{4} \log(\sigma / \alpha)` (Karras et al. 2022, arXiv:2206.00364, Table 1).
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from galdiff.diffusion.schedule import RectifiedFlow, Schedule
-from galdiff.errors import GaldiffError
+from galdiff.diffusion.prediction import build_prediction
+from galdiff.diffusion.schedule import Schedule
 
-__all__ = ["PREDICTIONS", "Denoiser"]
+__all__ = ["Denoiser"]
 
-PREDICTIONS = ("flow", "edm")
-"""What a backbone's output may mean."""
 _CLAMP = 2.5  # |c_noise|: a signal-to-noise ratio of e^±20 is as good as clean or empty
+_FREQUENCIES = 64
 
 
 class Denoiser(nn.Module):
@@ -40,10 +32,12 @@ class Denoiser(nn.Module):
         ``backbone(x, noise_level, condition)`` with unit-variance input, ``noise_level`` ``(n,)``.
     schedule : Schedule
         The noise schedule.
-    prediction : {"flow", "edm"}
+    prediction : {"flow", "edm", "v", "eps", "x0"}
         What the backbone predicts.
     data_std : float
         Standard deviation of the data.
+    uncertainty : bool
+        Learn the logarithm of the expected loss at every noise level too, for the weighting ``learned``.
 
     Raises
     ------
@@ -52,15 +46,18 @@ class Denoiser(nn.Module):
     """
 
     def __init__(
-        self, backbone: nn.Module, schedule: Schedule, *, prediction: str = "flow", data_std: float = 1.0
+        self,
+        backbone: nn.Module,
+        schedule: Schedule,
+        *,
+        prediction: str = "flow",
+        data_std: float = 1.0,
+        uncertainty: bool = False,
     ) -> None:
         super().__init__()
-        if prediction not in PREDICTIONS:
-            raise GaldiffError(f"unknown prediction '{prediction}'", remedy=f"Known: {', '.join(PREDICTIONS)}")
-        if prediction == "flow" and not isinstance(schedule, RectifiedFlow):
-            reason = "the velocity epsilon - x is the slope of straight lines alone"
-            raise GaldiffError(f"prediction 'flow' needs the schedule 'rectified_flow': {reason}", remedy="Use 'edm'")
         self.backbone, self.schedule, self.prediction, self.data_std = backbone, schedule, prediction, data_std
+        self.meaning = build_prediction(prediction, schedule, data_std)
+        self.uncertainty = _Uncertainty() if uncertainty else None
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """Return :math:`E[x | x_t]`.
@@ -79,24 +76,38 @@ class Denoiser(nn.Module):
     def parts(self, x_t: Tensor, t: Tensor, condition: Any = None) -> tuple[Tensor, Tensor]:
         """Return the posterior mean and the network's raw prediction, which the objective compares with its target."""
         t = t.expand(len(x_t)).to(x_t.dtype)
-        alpha, sigma = (f(t).view(-1, *[1] * (x_t.ndim - 1)) for f in (self.schedule.alpha, self.schedule.sigma))
-        s = self.data_std
-        c_in = (alpha**2 * s**2 + sigma**2).rsqrt()
-        c_noise = (-self.schedule.log_snr(t) / 8).clamp(-_CLAMP, _CLAMP)
-        raw = self.backbone(c_in * x_t, c_noise, condition)
-        if self.prediction == "flow":
-            return x_t - sigma * raw, raw
-        # Written without dividing by alpha, which is zero at the noisy end of a rectified flow.
-        norm = sigma**2 + alpha**2 * s**2
-        return alpha * s**2 / norm * x_t + sigma * s * norm.rsqrt() * raw, raw
+        alpha, sigma = self._scales(t, x_t.ndim)
+        c_in = (alpha**2 * self.data_std**2 + sigma**2).rsqrt()
+        raw = self.backbone(c_in * x_t, self.noise_level(t), condition)
+        return self.meaning.data(x_t, raw, alpha, sigma), raw
 
     def target(self, x: Tensor, epsilon: Tensor, t: Tensor) -> Tensor:
-        """Return what the raw prediction should be, for unit-variance data of variance one (edm) or two (flow)."""
-        if self.prediction == "flow":
-            return epsilon - x
-        t = t.to(x.dtype)
-        alpha, sigma = (f(t).view(-1, *[1] * (x.ndim - 1)) for f in (self.schedule.alpha, self.schedule.sigma))
-        s = self.data_std
-        norm = sigma**2 + alpha**2 * s**2
-        # x - c_skip x_t = (sigma^2 x - alpha s^2 sigma epsilon) / norm, divided by c_out: finite where sigma is zero.
-        return (sigma * x - alpha * s**2 * epsilon) / (s * norm.sqrt())
+        """Return what the raw prediction should be."""
+        return self.meaning.target(x, epsilon, *self._scales(t.to(x.dtype), x.ndim))
+
+    def noise_level(self, t: Tensor) -> Tensor:
+        """Return what the backbone is told of the times ``(n,)``."""
+        return (-self.schedule.log_snr(t) / 8).clamp(-_CLAMP, _CLAMP)
+
+    def _scales(self, t: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+        shape = (-1, *[1] * (rank - 1))
+        return self.schedule.alpha(t).view(shape), self.schedule.sigma(t).view(shape)
+
+
+class _Uncertainty(nn.Module):
+    """A smooth function of the noise level, zero at first (Karras et al. 2024, arXiv:2312.02696)."""
+
+    frequencies: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Fixed frequencies, log-spaced over what a noise level of some units can resolve.
+        self.register_buffer("frequencies", torch.logspace(-1, 1, _FREQUENCIES, dtype=torch.float32) * math.pi)
+        self.linear = nn.Linear(2 * _FREQUENCIES, 1)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, noise_level: Tensor) -> Tensor:
+        """Return the log expected loss ``(n,)``."""
+        phase = noise_level.float()[:, None] * self.frequencies
+        return self.linear(torch.cat([phase.cos(), phase.sin()], dim=1))[:, 0]

@@ -1,7 +1,7 @@
-r"""Samplers of the probability-flow ODE.
+r"""Samplers: from unit normal noise to data by a denoiser.
 
-One step of any of them is linear in :math:`x_t` and in denoiser outputs. The exact solution between times t and s for a
-constant output D is (Lu et al. 2022, arXiv:2211.01095, Equation 9)
+One step of any of them is linear in :math:`x_t`, denoiser outputs and noise. The exact solution of the probability-flow
+ODE between times t and s for a constant output D is (Lu et al. 2022, arXiv:2211.01095, Equation 9)
 
 .. math:: x_s = \frac{\sigma_s}{\sigma_t} x_t + \Bigl(\alpha_s - \frac{\sigma_s}{\sigma_t} \alpha_t\Bigr) D,
 
@@ -19,12 +19,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from galdiff.diffusion.grid import time_grid
 from galdiff.diffusion.schedule import Schedule
-from galdiff.errors import GaldiffError
+from galdiff.randomness import normal
 
-__all__ = ["SAMPLERS", "DPMSolverPP2M", "Euler", "Heun", "Sampler", "build_sampler", "time_grid"]
+__all__ = ["Sampler"]
 
-_CLEAN = 1e-4  # last level before zero where the schedule itself reaches zero
+Denoise = Callable[[Tensor, int], Tensor]
+Fresh = Callable[[int], Tensor]
 
 
 class _Denoises(Protocol):
@@ -32,39 +34,6 @@ class _Denoises(Protocol):
     def schedule(self) -> Schedule: ...
 
     def __call__(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor: ...
-
-
-def time_grid(schedule: Schedule, steps: int, grid: str = "uniform", *, shift: float = 1.0) -> Tensor:
-    """Return ``steps + 1`` descending times from 1, float64; the last is 0.
-
-    Parameters
-    ----------
-    schedule : Schedule
-        The noise schedule.
-    steps : int
-        Number of steps.
-    grid : {"uniform", "karras", "logsnr"}
-        Uniform in t; uniform in sigma^(1/7) as in Karras et al. 2022, Equation 5; uniform in log-SNR.
-    shift : float
-        For "uniform", t -> shift t / (1 + (shift - 1) t): more steps at high noise above 1 (Esser et al. 2024).
-    """
-    if steps < 1:
-        raise GaldiffError(f"{steps} steps are not enough", remedy="Ask for one or more")
-    u = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
-    if grid == "uniform":
-        return shift * u / (1 + (shift - 1) * u)
-    if grid not in ("karras", "logsnr"):
-        raise GaldiffError(f"unknown grid '{grid}'", remedy="Known: uniform, karras, logsnr")
-    ends = torch.tensor([1 - _CLEAN, _CLEAN], dtype=torch.float64)
-    high, low = schedule.log_snr(ends).neg().div(2).exp()  # ratio of noise to signal
-    inner = torch.linspace(1, 0, steps, dtype=torch.float64)
-    if grid == "karras":
-        ratio = (low ** (1 / 7) + inner * (high ** (1 / 7) - low ** (1 / 7))) ** 7
-    else:
-        ratio = torch.exp(low.log() + inner * (high.log() - low.log()))
-    t = schedule.time(-2 * ratio.log())
-    t[0] = 1.0
-    return torch.cat([t, t.new_zeros(1)])
 
 
 class Sampler(ABC):
@@ -80,6 +49,11 @@ class Sampler(ABC):
         See `time_grid`.
     times : Tensor, optional
         Descending times to use instead of a grid.
+
+    Raises
+    ------
+    GaldiffError
+        For an unknown grid, or no step.
 
     Attributes
     ----------
@@ -111,7 +85,12 @@ class Sampler(ABC):
 
     @torch.no_grad()
     def __call__(
-        self, noise: Tensor, condition: Any = None, *, callback: Callable[[int, Tensor], None] | None = None
+        self,
+        noise: Tensor,
+        condition: Any = None,
+        *,
+        seeds: Tensor | None = None,
+        callback: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
         """Sample.
 
@@ -121,6 +100,8 @@ class Sampler(ABC):
             Unit normal ``(n, …)``; scaled to the noise of the first time here.
         condition : optional
             Passed to the denoiser.
+        seeds : Tensor, optional
+            int64 ``(n,)``: the noise that a stochastic sampler adds is a function of them; by default 0 to n - 1.
         callback : callable, optional
             Called with the step and :math:`x_t` after every step.
 
@@ -131,85 +112,43 @@ class Sampler(ABC):
         """
         x, memory = self.sigma[0] * noise, None
         times = self.times.to(device=noise.device, dtype=noise.dtype)
+        seeds = torch.arange(len(noise), device=noise.device) if seeds is None else seeds
+
+        def denoise(x: Tensor, i: int) -> Tensor:
+            return self.denoiser(x, times[i], condition)
+
+        def fresh(i: int) -> Tensor:
+            return normal(0, f"step {i}", seeds, noise.shape[1:], device=noise.device).to(noise.dtype)
+
         for i in range(self.steps):
-            x, memory = self.step(x, times, i, condition, memory)
+            x, memory = self.step(x, i, denoise, fresh, memory)
             if callback is not None:
                 callback(i, x)
         return x
 
     @abstractmethod
-    def step(self, x: Tensor, times: Tensor, i: int, condition: Any, memory: Any) -> tuple[Tensor, Any]:
-        """Go from time i to i + 1; ``memory`` is what the last step returned beside x."""
+    def step(self, x: Tensor, i: int, denoise: Denoise, fresh: Fresh, memory: Any) -> tuple[Tensor, Any]:
+        """Go from time i to i + 1.
 
-    def _ratio(self, i: int, j: int) -> float:
-        return self.sigma[j] / self.sigma[i]
+        ``denoise(x, j)`` is the posterior mean at time j, ``fresh(i)`` unit normal noise of this step, and ``memory``
+        what the last step returned beside x.
+        """
 
+    def _log_ratio(self, i: int) -> float:
+        """Return log(alpha / sigma) at time i, infinite at a clean or an empty end."""
+        if self.sigma[i] == 0:
+            return math.inf
+        return math.log(self.alpha[i] / self.sigma[i]) if self.alpha[i] > 0 else -math.inf
 
-class Euler(Sampler):
-    """First order: the denoiser's output is constant over a step (DDIM; Song et al. 2021, arXiv:2010.02502)."""
+    def _toward(self, x: Tensor, i: int, data: Tensor) -> Tensor:
+        """Return the exact solution of the ODE from time i to i + 1 for a constant denoiser output."""
+        r = self.sigma[i + 1] / self.sigma[i]
+        return r * x + (self.alpha[i + 1] - r * self.alpha[i]) * data
 
-    def step(self, x: Tensor, times: Tensor, i: int, condition: Any, memory: Any) -> tuple[Tensor, Any]:
-        """Take one step."""
-        r = self._ratio(i, i + 1)
-        return r * x + (self.alpha[i + 1] - r * self.alpha[i]) * self.denoiser(x, times[i], condition), None
-
-
-class Heun(Sampler):
-    r"""Second order by a corrected step (Karras et al. 2022, Algorithm 1); a step to zero noise is Euler's.
-
-    Along a path :math:`dx = D\, d\alpha + \hat\epsilon\, d\sigma` with
-    :math:`\hat\epsilon = (x_t - \alpha D) / \sigma`; both are averaged over the two ends of a step. This is the
-    trapezoidal rule in sigma for EDM and in t for rectified flow.
-    """
-
-    @property
-    def nfe(self) -> int:
-        """Two a step but for a last one to zero noise."""
-        return 2 * self.steps - (self.sigma[-1] == 0)
-
-    def step(self, x: Tensor, times: Tensor, i: int, condition: Any, memory: Any) -> tuple[Tensor, Any]:
-        """Take one step."""
-        (alpha, alpha_next), (sigma, sigma_next) = self.alpha[i : i + 2], self.sigma[i : i + 2]
-        d = self.denoiser(x, times[i], condition)
-        e = (x - alpha * d) / sigma
-        y = alpha_next * d + sigma_next * e
-        if sigma_next == 0:
-            return y, None
-        d_next = self.denoiser(y, times[i + 1], condition)
-        e_next = (y - alpha_next * d_next) / sigma_next
-        return x + (alpha_next - alpha) / 2 * (d + d_next) + (sigma_next - sigma) / 2 * (e + e_next), None
-
-
-class DPMSolverPP2M(Sampler):
-    """Second order from the last two outputs (DPM-Solver++(2M); Lu et al. 2022, arXiv:2211.01095, Algorithm 2)."""
-
-    def step(self, x: Tensor, times: Tensor, i: int, condition: Any, memory: Any) -> tuple[Tensor, Any]:
-        """Take one step."""
-        r = self._ratio(i, i + 1)
-        output = self.denoiser(x, times[i], condition)
-        blended = output
-        # Without a previous output, or where the step before began or this one ends at an infinite ratio: first order.
-        if memory is not None and self.alpha[i - 1] > 0 and self.sigma[i + 1] > 0:
-            here = math.log(self.alpha[i] / self.sigma[i])
-            h = math.log(self.alpha[i + 1] / self.sigma[i + 1]) - here
-            h_last = here - math.log(self.alpha[i - 1] / self.sigma[i - 1])
-            blended = torch.lerp(memory, output, 1 + h / (2 * h_last))
-        return r * x + (self.alpha[i + 1] - r * self.alpha[i]) * blended, output
-
-
-SAMPLERS: dict[str, type[Sampler]] = {"euler": Euler, "heun": Heun, "dpmpp_2m": DPMSolverPP2M}
-"""Samplers by the name that a catalog file uses."""
-
-
-def build_sampler(name: str, denoiser: _Denoises, *, steps: int) -> Sampler:
-    """Build a sampler by name, on its default grid.
-
-    Raises
-    ------
-    GaldiffError
-        For an unknown name.
-    """
-    if name not in SAMPLERS:
-        raise GaldiffError(f"unknown sampler '{name}'", remedy=f"Known: {', '.join(SAMPLERS)}")
-    grid = "uniform" if denoiser.schedule.to_dict()["kind"] == "rectified_flow" else "karras"
-    return SAMPLERS[name](denoiser, steps=steps, grid=grid)
+    def _extrapolated(self, i: int, output: Tensor, memory: Tensor | None) -> Tensor:
+        """Return the denoiser's output in the middle of step i, by a line through the last two in log-SNR."""
+        here, there = self._log_ratio(i), self._log_ratio(i + 1)
+        before = self._log_ratio(i - 1) if memory is not None else -math.inf
+        if memory is None or math.isinf(before) or math.isinf(there):
+            return output  # first order: no previous output, or a step from or to an infinite ratio
+        return torch.lerp(memory, output, 1 + (there - here) / (2 * (here - before)))

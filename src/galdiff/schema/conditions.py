@@ -128,6 +128,15 @@ class Conditions:
         """Return the same batch with nothing known: the condition of the unconditional model."""
         return Conditions(self.values, {k: torch.zeros_like(v) for k, v in self.masks.items()})
 
+    def without(self, part: tuple[str, int | None]) -> Conditions:
+        """Return the same batch with one field unknown, or with one question (by its index) of a field of votes."""
+        name, question = part
+        mask = torch.zeros_like(self.masks[name])
+        if question is not None:
+            mask = self.masks[name].clone()
+            mask[:, question] = False
+        return Conditions(self.values, {**self.masks, name: mask})
+
     def cat(self, *others: Conditions) -> Conditions:
         """Concatenate along the sample axis."""
         batches = (self, *others)

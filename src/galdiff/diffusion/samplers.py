@@ -1,0 +1,50 @@
+"""Samplers by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from galdiff.diffusion.ode import DPMSolverPP2M, Euler, Heun, UniPC
+from galdiff.diffusion.sampler import Sampler
+from galdiff.diffusion.sde import DDIM, DDPM, SDEDPMSolverPP2M
+from galdiff.errors import GaldiffError
+
+__all__ = ["SAMPLERS", "build_sampler"]
+
+SAMPLERS: dict[str, type[Sampler]] = {
+    "ddim": DDIM,
+    "ddpm": DDPM,
+    "dpmpp_2m": DPMSolverPP2M,
+    "euler": Euler,
+    "heun": Heun,
+    "sde_dpmpp_2m": SDEDPMSolverPP2M,
+    "unipc": UniPC,
+}
+"""Samplers by the name that a catalog file uses."""
+
+
+def build_sampler(name: str, denoiser: Any, *, steps: int, grid: str | None = None, **options: Any) -> Sampler:
+    """Build a sampler by name.
+
+    Parameters
+    ----------
+    name : str
+        A key of `SAMPLERS`.
+    denoiser : Denoiser
+        What is sampled.
+    steps : int
+        Number of steps.
+    grid : str, optional
+        See `time_grid`; by default Karras et al.'s where the noise grows without bound, else uniform in time.
+    **options
+        Of the sampler: ``eta``, ``noise_scale``, ``shift``.
+
+    Raises
+    ------
+    GaldiffError
+        For an unknown name.
+    """
+    if name not in SAMPLERS:
+        raise GaldiffError(f"unknown sampler '{name}'", remedy=f"Known: {', '.join(SAMPLERS)}")
+    chosen = grid or ("karras" if denoiser.schedule.family == "exploding" else "uniform")
+    return SAMPLERS[name](denoiser, steps=steps, grid=chosen, **options)
