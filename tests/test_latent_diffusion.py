@@ -128,7 +128,7 @@ class TestSample:
             ({"n": 1, "votes": {"spirl": 0.9}}, "Did you mean 'spiral'"),
             ({"n": 1, "votes": {"spiral": 1.2}}, r"spiral=1.2 is outside \[0, 1\]"),
             ({"n": 1, "votes": {"spiral": 0.9, "no_spiral": 0.3}}, "sum to 1.2"),
-            ({"n": 1, "sampler": "ddim"}, "unknown sampler 'ddim'. Known: euler, heun, dpmpp_2m"),
+            ({"n": 1, "sampler": "plms"}, "unknown sampler 'plms'. Known: ddim, ddpm, dpmpp_2m"),
             ({"n": 1, "steps": 0}, "0 steps are not enough"),
         ],
         ids=lambda value: str(value)[:24],

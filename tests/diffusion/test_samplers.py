@@ -42,7 +42,7 @@ class TestSamplers:
         noise = (noise - noise.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(noise.T.cov())).T  # exact moments
         drawn = exactly(sampler, Gaussian(schedule, mean, variance))(noise)
         torch.testing.assert_close(drawn.mean(0), mean, atol=0.1, rtol=0)
-        torch.testing.assert_close(drawn.var(0), variance, rtol=0.06, atol=0)
+        torch.testing.assert_close(drawn.var(0), variance, rtol=0.08, atol=0)
         assert torch.corrcoef(drawn.T)[0, 1].abs() < 0.05
 
     def test_weights_of_a_mixture(self, schedule, sampler):
