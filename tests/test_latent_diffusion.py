@@ -120,6 +120,21 @@ class TestSample:
         asked, free = model.sample(2, votes={"edge_on": 1.0}, guidance=0), model.sample(2, guidance=1)
         np.testing.assert_allclose(asked, free, atol=1e-4)
 
+    def test_guidance_by_answer_is_guidance_where_it_is_all_that_is_asked(self, model):
+        by_name, by_weight = (model.sample(2, votes={"spiral": 0.9}, guidance=g) for g in ({"spiral": 2.5}, 2.5))
+        np.testing.assert_allclose(by_name, by_weight, rtol=1e-4, atol=1e-4)
+        assert by_name.attrs["guidance"] == {"spiral": 2.5}
+
+    @pytest.mark.parametrize(
+        ("sampler", "options"),
+        [("ddim", {"eta": 0.5}), ("ddpm", {"noise_scale": 0.9}), ("sde_dpmpp_2m", {"grid": "logsnr"}), ("unipc", {})],
+    )
+    def test_every_sampler_draws_by_seed(self, model, sampler, options):
+        asked = {"votes": {"spiral": 0.9}, "sampler": sampler, "options": options, "steps": 6}
+        many, one = model.sample(3, seed=4, **asked), model.sample(1, seed=6, **asked)
+        np.testing.assert_allclose(one[0], many[2], rtol=1e-3, atol=1e-3)
+        assert float(many.std()) > 0
+
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
@@ -130,6 +145,8 @@ class TestSample:
             ({"n": 1, "votes": {"spiral": 0.9, "no_spiral": 0.3}}, "sum to 1.2"),
             ({"n": 1, "sampler": "plms"}, "unknown sampler 'plms'. Known: ddim, ddpm, dpmpp_2m"),
             ({"n": 1, "steps": 0}, "0 steps are not enough"),
+            ({"n": 1, "options": {"eta": 0.5}}, "sampler 'heun' has no option 'eta'. These have: ddim"),
+            ({"n": 1, "guidance": {"spirl": 2}}, "Did you mean 'spiral'"),
         ],
         ids=lambda value: str(value)[:24],
     )

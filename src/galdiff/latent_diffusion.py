@@ -109,8 +109,9 @@ class LatentDiffusion:
         *,
         seed: int = 0,
         steps: int | None = None,
-        guidance: float | None = None,
+        guidance: float | Mapping[str, float] | None = None,
         sampler: str | None = None,
+        options: Mapping[str, Any] | None = None,
         noise: bool = True,
         batch: int = 64,
         **conditions: Any,
@@ -125,11 +126,14 @@ class LatentDiffusion:
             Number of the first sample; sample ``seed + i`` is the same image in any call, batch or machine.
         steps : int, optional
             Sampler steps; by default the catalog file's.
-        guidance : float, optional
+        guidance : float or mapping, optional
             Weight of classifier-free guidance: 1 is the conditional model as trained, above exaggerates what is asked
-            for, 0 ignores it. By default the catalog file's.
+            for, 0 ignores it; or weights by the names of conditions and answers, such as ``{"spiral": 2}``, the others
+            having 1. By default the catalog file's.
         sampler : str, optional
-            "heun", "dpmpp_2m" or "euler".
+            "heun", "dpmpp_2m", "unipc", "euler", "ddim", "ddpm" or "sde_dpmpp_2m".
+        options : mapping, optional
+            Of sampler and guidance: ``grid``, ``eta``, ``noise_scale``, ``interval``, ``rescale``; see `SamplingSpec`.
         noise : bool
             With the sky noise; False gives the mean image.
         batch : int
@@ -153,10 +157,10 @@ class LatentDiffusion:
         if n < 1:
             raise GaldiffError(f"cannot draw {n} samples", remedy="Ask for one or more")
         asked = self.schema.ask(n, conditions)
-        drawn = self.model.sampler(sampler=sampler, steps=steps, guidance=guidance)
+        chosen = {"sampler": sampler, "steps": steps, "guidance": guidance, **(options or {})}
+        drawn = self.model.sampler(**chosen)
         seeds = seed + torch.arange(n)
         images = torch.cat(list(self.model.generate(drawn, seeds, asked, noise=noise, batch=batch)))
-        chosen = {"steps": steps, "guidance": guidance, "sampler": sampler}
         used = {**self.model.sampling, **{k: v for k, v in chosen.items() if v is not None}}
         coords = {"seed": ("sample", seeds.numpy()), **condition_coordinates(self.schema, asked)}
         return self._array(images.numpy(), coords, used)

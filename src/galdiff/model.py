@@ -22,7 +22,8 @@ from torch import Tensor
 from galdiff.atomic import atomic_write, sha256_file, sha256_json, write_json
 from galdiff.autoencoder import PARTS, Autoencoder
 from galdiff.data.stretch import Stretch
-from galdiff.diffusion import ClassifierFree, Denoiser, Sampler, Schedule, build_sampler
+from galdiff.diffusion import DDIM, ClassifierFree, Denoiser, FieldGuidance, Guidance, Sampler, Schedule, build_sampler
+from galdiff.diffusion.samplers import SAMPLERS
 from galdiff.errors import CheckpointError, GaldiffError
 from galdiff.nn import build_backbone
 from galdiff.randomness import normal
@@ -72,10 +73,16 @@ class ImageFormat:
 
 
 def build_denoiser(
-    backbone: Mapping[str, Any], schema: ConditionSchema, schedule: Mapping[str, Any], prediction: str
+    backbone: Mapping[str, Any],
+    schema: ConditionSchema,
+    schedule: Mapping[str, Any],
+    prediction: str,
+    *,
+    uncertainty: bool = False,
 ) -> Denoiser:
     """Build a denoiser of unit-variance latents from its description."""
-    return Denoiser(build_backbone(dict(backbone), schema), Schedule.from_dict(schedule), prediction=prediction)
+    network = build_backbone(dict(backbone), schema)
+    return Denoiser(network, Schedule.from_dict(schedule), prediction=prediction, uncertainty=uncertainty)
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ class DiffusionModel:
     latent_mean, latent_std : Tensor
         Channel statistics ``(channel,)``.
     sampling : dict
-        Default sampler, steps and guidance.
+        Default options of `sampler`.
     """
 
     autoencoder: Autoencoder
@@ -121,14 +128,27 @@ class DiffusionModel:
             latent_std=self.latent_std.to(device),
         )
 
-    def sampler(
-        self, *, sampler: str | None = None, steps: int | None = None, guidance: float | None = None
-    ) -> Sampler:
-        """Build a sampler; what is not given is the model's default."""
-        chosen = {**self.sampling, **{k: v for k, v in (("sampler", sampler), ("steps", steps)) if v is not None}}
-        weight = self.sampling["guidance"] if guidance is None else guidance
-        denoiser = self.denoiser if weight == 1 else ClassifierFree(self.denoiser, weight)
-        return build_sampler(chosen["sampler"], denoiser, steps=chosen["steps"])
+    def sampler(self, **chosen: Any) -> Sampler:
+        """Build a sampler; what is not given, or is None, is the model's default.
+
+        Parameters
+        ----------
+        **chosen
+            ``sampler``, ``steps``, ``grid``, ``eta``, ``noise_scale``; ``guidance`` (a weight, or weights by the names
+            of conditions and answers), ``interval`` and ``rescale``.
+        """
+        given = {name: value for name, value in chosen.items() if value is not None}
+        name = given.get("sampler", self.sampling["sampler"])
+        # What the catalog file says of another sampler does not concern this one.
+        foreign = set(DDIM.OPTIONS) - set(SAMPLERS[name].OPTIONS if name in SAMPLERS else ())
+        options = {**{k: v for k, v in self.sampling.items() if k not in foreign}, **given, "sampler": name}
+        guidance = {k: options.pop(k) for k in ("guidance", "interval", "rescale") if k in options}
+        return build_sampler(options.pop("sampler"), self._guided(**guidance), **options)
+
+    def _guided(self, guidance: float | Mapping[str, float], **options: Any) -> Denoiser | Guidance:
+        if isinstance(guidance, Mapping):
+            return FieldGuidance(self.denoiser, {self.schema.part(k): w for k, w in guidance.items()}, **options)
+        return self.denoiser if guidance == 1 else ClassifierFree(self.denoiser, guidance, **options)
 
     @torch.no_grad()
     def generate(
@@ -188,6 +208,7 @@ class DiffusionModel:
             "backbone": self.denoiser.backbone.spec,
             "schedule": self.denoiser.schedule.to_dict(),
             "prediction": self.denoiser.prediction,
+            "uncertainty": self.denoiser.uncertainty is not None,
             "schema": self.schema.to_dict(),
             "format": self.format.to_dict(),
             "latent_mean": self.latent_mean.tolist(),
@@ -254,7 +275,8 @@ def load_denoiser(folder: str | Path) -> tuple[Denoiser, dict[str, Any]]:
     with _denoiser_errors(folder):
         spec = json.loads((folder / "spec.json").read_text())
         schema = ConditionSchema.from_dict(spec["schema"])
-        denoiser = build_denoiser(spec["backbone"], schema, spec["schedule"], spec["prediction"])
+        theory = spec["schedule"], spec["prediction"]
+        denoiser = build_denoiser(spec["backbone"], schema, *theory, uncertainty=spec.get("uncertainty", False))
         denoiser.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"))
     return denoiser.eval(), spec
 

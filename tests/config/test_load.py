@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from galdiff.config import catalog_path, dump, load, packaged_catalogs
-from galdiff.config.build import flatten
+from galdiff.config.build import fit_settings, flatten
 from galdiff.errors import CatalogFileError
 
 GOOD = """\
@@ -229,3 +229,31 @@ def test_the_complete_file_reads_back_the_same(name, write):
 def test_no_value_can_do_more_than_be_refused(value, key):
     with suppress(CatalogFileError):
         load("quickstart", {key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("denoiser.schedule", {"kind": "cosine", "zero_terminal": True}, "is an option of the schedule linear"),
+        ("sampling.eta", 0.5, "is an option of ddim, not of heun"),
+        ("sampling.interval", [0.9, 0.2], "from a smaller time"),
+    ],
+)
+def test_options_of_another_kind_are_refused(key, value, words):
+    with pytest.raises(CatalogFileError, match=words):
+        load("quickstart", {key: value})
+
+
+def test_a_prediction_that_the_schedule_makes_no_sense_of_is_refused_with_the_reason():
+    with pytest.raises(CatalogFileError, match="slope of straight lines"):
+        fit_settings({"denoiser": {"schedule": "edm", "prediction": "flow"}})
+
+
+@pytest.mark.parametrize(
+    ("schedule", "prediction", "time"),
+    [("rectified_flow", "flow", "logit_normal"), ("edm", "edm", "log_normal"), ("cosine", "v", "uniform")],
+)
+def test_what_is_left_open_follows_from_the_schedule(schedule, prediction, time):
+    chosen = fit_settings({"denoiser": {"schedule": {"kind": schedule, "shift": 2}}}).denoiser
+    assert (chosen["prediction"], chosen["objective"]["time"]) == (prediction, time)
+    assert chosen["schedule"] == {"kind": schedule, "shift": 2.0}

@@ -106,3 +106,17 @@ def test_batches():
     assert len(both[torch.tensor([2])]) == 1
     assert both.repeat(2).values["redshift"].tolist() == pytest.approx([0.1, 0.1, 0.1, 0.1, 0.2, 0.2])
     assert not any(m.any() for m in both.null().masks.values())
+
+
+def test_parts_of_a_condition_are_hidden_one_by_one():
+    asked = SCHEMA.ask(2, morphology="clockwise", redshift=0.1, votes={"bar": 0.5, "spiral": 0.5})
+    for name in ("morphology", "redshift", "votes"):
+        masks = asked.without(SCHEMA.part(name)).masks
+        assert not masks[name].any()
+        assert all(torch.equal(m, asked.masks[k]) for k, m in masks.items() if k != name)
+    name, question = SCHEMA.part("spiral")
+    masks = asked.without((name, question)).masks
+    assert not masks["votes"][:, question].any()
+    assert masks["votes"].sum() == asked.masks["votes"].sum() - 2
+    with pytest.raises(GaldiffError, match="Did you mean 'spiral'"):
+        SCHEMA.part("spirol")

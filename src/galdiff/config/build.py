@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from galdiff.config.data import GZ2Spec
 from galdiff.config.load import Overrides, dump, load
 from galdiff.config.spec import RunSpec, StagesSpec
+from galdiff.config.theory import check_theory
 from galdiff.errors import CatalogFileError
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ def fit_settings(sections: Mapping[str, Any], *, on_bad: str = "fail") -> Settin
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, row['loc']))}: {row['msg']}" for row in error.errors()]
         raise CatalogFileError("\n  ".join([f"{len(problems)} problems", *problems])) from error
+    check_theory(spec.denoiser.settings())
     return _settings(spec, on_bad, None)
 
 

@@ -15,6 +15,7 @@ from galdiff.config.cost import Cost
 from galdiff.config.cost import estimate as estimate_cost
 from galdiff.config.data import GZ2Spec
 from galdiff.config.spec import RunSpec
+from galdiff.config.theory import check_theory
 from galdiff.data import split_by_hash
 from galdiff.errors import CatalogFileError, DataError, GaldiffError, ResourceError
 from galdiff.schema.conditions import ConditionSchema, Votes
@@ -73,6 +74,10 @@ def check(spec: RunSpec, folder: Path, *, cached: bool = False, estimate: bool =
     """
     found = Findings()
     device = _device(spec, found)
+    try:
+        check_theory(spec.denoiser.settings())
+    except GaldiffError as error:
+        found.problems.append(error)
     place = _writable(folder, found)
     if spec.data.root is not None and not spec.data.root.is_dir() and cached:
         return found
@@ -88,6 +93,7 @@ def check(spec: RunSpec, folder: Path, *, cached: bool = False, estimate: bool =
         schema = ConditionSchema([Votes("votes", GZ2_TREE)])
         found.facts.append(f"images      {rows} galaxies to simulate, {spec.data.size} pixels, {bands} bands")
     _asks(spec, schema, found)
+    _guidance(spec, schema, found)
     if estimate and device is not None:
         found.cost = estimate_cost(
             spec, rows=rows, bands=bands, schema=schema, bytes_per_value=bytes_per_value, device=device
@@ -177,6 +183,15 @@ def _asks(spec: RunSpec, schema: ConditionSchema, found: Findings) -> None:
             found.problems.append(CatalogFileError(str(error), where=f"sampling.asks.{name}"))
         except (TypeError, ValueError) as error:
             found.problems.append(CatalogFileError(f"means nothing: {error}", where=f"sampling.asks.{name}"))
+
+
+def _guidance(spec: RunSpec, schema: ConditionSchema, found: Findings) -> None:
+    guidance = spec.sampling.guidance
+    for name in guidance if isinstance(guidance, dict) else ():
+        try:
+            schema.part(name)
+        except GaldiffError as error:
+            found.problems.append(CatalogFileError(str(error), where=f"sampling.guidance.{name}"))
 
 
 def _room(cost: Cost, place: Path, found: Findings) -> None:

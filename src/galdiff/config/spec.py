@@ -18,20 +18,19 @@ from galdiff.config.section import (
     CountOrZero,
     Flag,
     Fraction,
-    Name,
     NonNegative,
     Positive,
     Section,
     Seed,
     section_error,
 )
+from galdiff.config.theory import ObjectiveSpec, SamplingSpec, Schedule, ScheduleSpec, theory
 
 __all__ = [
     "AutoencoderSpec",
     "DenoiserSpec",
     "EvaluationSpec",
     "RunSpec",
-    "SamplingSpec",
     "SplitSpec",
     "StagesSpec",
 ]
@@ -130,24 +129,15 @@ Backbone = Annotated[
 ]
 
 
-# Times as in Esser et al. 2024 (arXiv:2403.03206) and in EDM2 (Karras et al. 2024, arXiv:2312.02696): its mean of
-# log sigma, -0.4 for data of standard deviation 0.5, is 0.3 for unit variance.
-_OBJECTIVES: dict[str, dict[str, Any]] = {
-    "rectified_flow": {
-        "prediction": "flow",
-        "objective": {"time": "logit_normal", "location": 0.0, "scale": 1.0},
-    },
-    "edm": {"prediction": "edm", "objective": {"time": "log_normal", "location": 0.3, "scale": 1.0}},
-}
-
-
 class DenoiserSpec(_TrainingSpec):
     """The denoiser and its training; ``backbone: dit`` is short for ``backbone: {kind: dit}``."""
 
     backbone: Backbone = Field(default=UNetSpec(), description="The network: its kind, or its kind and sizes.")
-    schedule: Literal["rectified_flow", "edm"] = Field(
-        default="rectified_flow", description="How noise is added, and what is predicted."
+    schedule: Schedule = Field(default=ScheduleSpec(), description="How noise is added: its kind, or its options.")
+    prediction: Literal["flow", "edm", "v", "eps", "x0"] | None = Field(
+        default=None, description="What the network predicts; by default flow, edm or v, as the schedule has it."
     )
+    objective: ObjectiveSpec = Field(default=ObjectiveSpec(), description="What the loss weighs.")
     null: Fraction = Field(default=0.1, description="Share of training images without any condition.")
     dihedral: Flag = Field(default=True, description="Turn and reflect the latents at random.")
     decay: Literal["cosine", "linear", "constant"] = Field(
@@ -160,24 +150,11 @@ class DenoiserSpec(_TrainingSpec):
         """Return plain arguments: ``backbone``, ``schedule``, ``prediction``, ``objective``, ``null``, and so on."""
         return {
             "backbone": self.backbone.model_dump(mode="json"),
-            "schedule": {"kind": self.schedule},
-            **_OBJECTIVES[self.schedule],
+            **theory(self.schedule, self.prediction, self.objective),
             "null": self.null,
             "augment": self.dihedral,
             "training": self.training(),
         }
-
-
-class SamplingSpec(Section):
-    """Which samples a run draws."""
-
-    sampler: Literal["heun", "dpmpp_2m", "euler"] = Field(
-        default="heun", description="Solver of the sampling equation."
-    )
-    steps: Count = Field(default=12, description="Steps from noise to sample; Heun calls the network twice a step.")
-    guidance: NonNegative = Field(default=1.5, description="Weight of classifier-free guidance; 1 is none.")
-    n: Count = Field(default=1024, description="Samples for the evaluation.")
-    asks: dict[Name, dict[Name, Any]] | None = Field(default=None, description="Named conditions of the grid.")
 
 
 class EvaluationSpec(Section):

@@ -2,7 +2,7 @@
 
 from galdiff.diffusion.denoiser import Denoiser
 from galdiff.diffusion.grid import time_grid
-from galdiff.diffusion.guidance import Autoguidance, ClassifierFree, FieldGuidance, Floor
+from galdiff.diffusion.guidance import Autoguidance, ClassifierFree, FieldGuidance, Floor, Guidance
 from galdiff.diffusion.objective import Loss, Objective
 from galdiff.diffusion.ode import DPMSolverPP2M, Euler, Heun, UniPC
 from galdiff.diffusion.sampler import Sampler
@@ -22,6 +22,7 @@ __all__ = [
     "Euler",
     "FieldGuidance",
     "Floor",
+    "Guidance",
     "Heun",
     "Linear",
     "Loss",

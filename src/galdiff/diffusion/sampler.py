@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -59,7 +59,11 @@ class Sampler(ABC):
     ----------
     nfe : int
         Denoiser evaluations of a run.
+    OPTIONS : tuple of str
+        Further arguments that a kind of sampler takes.
     """
+
+    OPTIONS: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,

@@ -42,9 +42,14 @@ def build_sampler(name: str, denoiser: Any, *, steps: int, grid: str | None = No
     Raises
     ------
     GaldiffError
-        For an unknown name.
+        For an unknown name, or an option that the sampler does not have.
     """
     if name not in SAMPLERS:
         raise GaldiffError(f"unknown sampler '{name}'", remedy=f"Known: {', '.join(SAMPLERS)}")
+    stray = [option for option in options if option not in ("shift", *SAMPLERS[name].OPTIONS)]
+    if stray:
+        takers = [other for other, sampler in SAMPLERS.items() if stray[0] in sampler.OPTIONS]
+        remedy = f"These have: {', '.join(takers)}" if takers else None
+        raise GaldiffError(f"sampler '{name}' has no option '{stray[0]}'", remedy=remedy)
     chosen = grid or ("karras" if denoiser.schedule.family == "exploding" else "uniform")
     return SAMPLERS[name](denoiser, steps=steps, grid=chosen, **options)

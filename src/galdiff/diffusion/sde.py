@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -30,6 +30,8 @@ class DDIM(Sampler):
         lens generators).
     """
 
+    OPTIONS: ClassVar[tuple[str, ...]] = ("eta", "noise_scale")
+
     def __init__(self, denoiser: Any, *, eta: float = 0.0, noise_scale: float = 1.0, **options: Any) -> None:
         if not (0 <= eta <= 1 and noise_scale >= 0):
             raise GaldiffError(f"eta {eta} is not in [0, 1], or the noise scale {noise_scale} is negative")
@@ -55,6 +57,8 @@ class DDPM(DDIM):
     denoiser, steps, grid, shift, times, noise_scale
         As in `DDIM`.
     """
+
+    OPTIONS: ClassVar[tuple[str, ...]] = ("noise_scale",)
 
     def __init__(self, denoiser: Any, *, noise_scale: float = 1.0, **options: Any) -> None:
         super().__init__(denoiser, eta=1.0, noise_scale=noise_scale, **options)

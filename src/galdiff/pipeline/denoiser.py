@@ -119,7 +119,8 @@ def train_denoiser(
     torch.manual_seed(seed)  # the initial weights
     schema = store.schema
     backbone = {**settings["backbone"], "channels": autoencoder.latent_channels}
-    denoiser = build_denoiser(backbone, schema, settings["schedule"], settings["prediction"])
+    learns = settings["objective"].get("weighting") == "learned"
+    denoiser = build_denoiser(backbone, schema, settings["schedule"], settings["prediction"], uncertainty=learns)
     model = DiffusionModel(
         autoencoder,
         denoiser,

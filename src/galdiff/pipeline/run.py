@@ -43,7 +43,7 @@ class Settings:
         ``backbone``, ``schedule``, ``prediction``, ``objective``, ``null``, ``augment``, ``training``
         (`galdiff.pipeline.train_denoiser`).
     sampling : mapping
-        ``sampler``, ``steps``, ``guidance``, ``n``, ``asks``.
+        ``n``, ``asks``, and the default options of `DiffusionModel.sampler`.
     evaluation : mapping
         Arguments of `galdiff.pipeline.write_scores`.
     split : mapping
@@ -166,7 +166,7 @@ class _Flow:
             self.folder / "denoiser",
             image_format=self.image_format(cutouts),
             settings=self.settings.denoiser,
-            sampling={k: self.settings.sampling[k] for k in ("sampler", "steps", "guidance")},
+            sampling={k: v for k, v in self.settings.sampling.items() if k not in ("n", "asks") and v is not None},
             seed=self.settings.seed,
             device=self.device,
             metrics=self.folder / "metrics.jsonl",

@@ -64,11 +64,13 @@ def write_samples(
     if not len(held_out):
         raise GaldiffError("there are no held-out objects to compare with", remedy="Give split.test a larger share")
     chosen = held_out[np.random.default_rng(seed).permutation(len(held_out))[:n]]
-    weights = sorted({1.0, float(model.sampling["guidance"])})
+    # Samples without guidance show what was learned. Weights by condition are recorded by the largest of them.
+    usual = model.sampling["guidance"]
+    weights: dict[float, Any] = {1.0: 1.0, max(usual.values()) if isinstance(usual, Mapping) else float(usual): usual}
     total = len(chosen) + len(asks) * GRID_SEEDS * len(weights)
     with stage_progress("samples", total=total, unit="samples") as bar:
 
-        def draw(seeds: torch.Tensor, wanted: Conditions, guidance: float) -> np.ndarray:
+        def draw(seeds: torch.Tensor, wanted: Conditions, guidance: Any) -> np.ndarray:
             parts = []
             for part in model.generate(model.sampler(guidance=guidance), seeds, wanted):
                 parts.append(part.numpy())
@@ -81,7 +83,7 @@ def write_samples(
         columns = {"seed": seeds.numpy(), "guidance": np.ones(len(chosen)), "row": chosen}
         _write(unfinished, "evaluation", images, columns, model)
         grid: list[np.ndarray] = []
-        for guidance in weights:
+        for guidance in weights.values():
             for ask in asks.values():
                 asked = model.schema.ask(GRID_SEEDS, ask)
                 grid.append(draw(torch.arange(GRID_SEEDS), asked, guidance))
@@ -89,7 +91,7 @@ def write_samples(
     columns = {
         "ask": np.tile(names, len(weights)),
         "seed": np.tile(np.arange(GRID_SEEDS), len(asks) * len(weights)),
-        "guidance": np.repeat(weights, len(names)),
+        "guidance": np.repeat(list(weights), len(names)),
     }
     _write(unfinished, "grid", np.concatenate(grid), columns, model)
     rows, names_of_rows = [], []

@@ -208,6 +208,23 @@ class ConditionSchema:
                 _ask_row(f, row, conditions.values[name], conditions.masks[name], i)
         return conditions
 
+    def part(self, name: str) -> tuple[str, int | None]:
+        """Return what `Conditions.without` knows by the name of a field, or of an answer: its field and question.
+
+        Raises
+        ------
+        GaldiffError
+            For a name that is neither.
+        """
+        parts: dict[str, tuple[str, int | None]] = {}
+        for f in self.fields:
+            if isinstance(f, Votes):
+                parts |= {
+                    n: (f.name, f.tree.find(n)[0]) for answer in f.tree.answers for n in (answer.alias, answer.name)
+                }
+        parts |= {f.name: (f.name, None) for f in self.fields}
+        return parts[_lookup(name, tuple(parts), "the conditions of this model")]
+
     def mirror(self, conditions: Conditions, rows: Tensor) -> Conditions:
         """Return the conditions after the images of ``rows`` (bool ``(n,)``) were reflected: mirror classes swap."""
         values = dict(conditions.values)

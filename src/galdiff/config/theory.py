@@ -1,0 +1,129 @@
+"""How noise is added, what is learned, and how it is sampled: parts of the sections denoiser and sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from galdiff.config.section import Count, Flag, Fraction, Name, NonNegative, Positive, Section, section_error
+from galdiff.errors import CatalogFileError, GaldiffError
+
+__all__ = ["ObjectiveSpec", "SamplingSpec", "Schedule", "ScheduleSpec", "check_theory", "theory"]
+
+_OF_KIND = {"linear": {"zero_terminal"}}
+
+
+class ScheduleSpec(Section):
+    """The noise schedule."""
+
+    kind: Literal["rectified_flow", "edm", "cosine", "linear", "sigmoid"] = Field(
+        default="rectified_flow", description="Straight lines, growing noise, or one of the variance-preserving curves."
+    )
+    shift: Positive = Field(
+        default=1.0, description="Factor on the ratio of noise to signal: above 1 for larger images."
+    )
+    zero_terminal: Flag = Field(
+        default=False, description="Leave nothing of the signal at the end (of linear; cosine and sigmoid do anyway)."
+    )
+
+    @model_validator(mode="after")
+    def _zero_terminal_is_of_linear(self) -> ScheduleSpec:
+        if self.zero_terminal and self.kind != "linear":
+            raise section_error((("zero_terminal",), f"is an option of the schedule linear, not of {self.kind}"))
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """Return the description that `Schedule.from_dict` reads."""
+        unused = {name for names in _OF_KIND.values() for name in names} - _OF_KIND.get(self.kind, set())
+        return self.model_dump(exclude=unused if self.shift != 1 else {*unused, "shift"})
+
+
+Schedule = Annotated[ScheduleSpec, BeforeValidator(lambda value: {"kind": value} if isinstance(value, str) else value)]
+"""A schedule by its kind alone, or with its options."""
+
+
+class ObjectiveSpec(Section):
+    """What the loss weighs; what is not given follows from the schedule."""
+
+    time: Literal["logit_normal", "log_normal", "uniform"] | None = Field(
+        default=None, description="Density of the times in training."
+    )
+    location: float | None = Field(default=None, description="Of the normal densities.")
+    scale: Positive | None = Field(default=None, description="Of the normal densities.")
+    stratified: Flag = Field(default=False, description="Let the times of every batch fill the density evenly.")
+    weighting: Literal["uniform", "min_snr", "edm", "learned"] = Field(
+        default="uniform", description="Weights of the noise levels."
+    )
+    gamma: Positive = Field(default=5.0, description="Largest weight of min_snr.")
+
+
+# Times as in Esser et al. 2024 (arXiv:2403.03206) and in EDM2 (Karras et al. 2024, arXiv:2312.02696): its mean of
+# log sigma, -0.4 for data of standard deviation 0.5, is 0.3 for unit variance.
+_DEFAULTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "rectified_flow": ("flow", {"time": "logit_normal", "location": 0.0, "scale": 1.0}),
+    "edm": ("edm", {"time": "log_normal", "location": 0.3, "scale": 1.0}),
+}
+_VARIANCE_PRESERVING: tuple[str, dict[str, Any]] = ("v", {"time": "uniform", "location": 0.0, "scale": 1.0})
+
+
+def theory(schedule: ScheduleSpec, prediction: str | None, objective: ObjectiveSpec) -> dict[str, Any]:
+    """Return ``schedule``, ``prediction`` and ``objective`` as plain arguments, each with what it leaves open."""
+    usual, times = _DEFAULTS.get(schedule.kind, _VARIANCE_PRESERVING)
+    given = objective.model_dump(exclude_none=True)
+    return {
+        "schedule": schedule.settings(),
+        "prediction": prediction or usual,
+        "objective": {**times, **given},
+    }
+
+
+def check_theory(settings: Mapping[str, Any]) -> None:
+    """Raise a `CatalogFileError` with the reason where the network cannot predict what it should on the schedule."""
+    from galdiff.diffusion import Schedule
+    from galdiff.diffusion.prediction import build_prediction
+
+    try:
+        build_prediction(settings["prediction"], Schedule.from_dict(settings["schedule"]))
+    except GaldiffError as error:
+        raise CatalogFileError(str(error), where="denoiser.prediction") from error
+
+
+class SamplingSpec(Section):
+    """Which samples a run draws, and how."""
+
+    sampler: Literal["heun", "dpmpp_2m", "unipc", "euler", "ddim", "ddpm", "sde_dpmpp_2m"] = Field(
+        default="heun", description="Solver of the sampling equation."
+    )
+    steps: Count = Field(default=12, description="Steps from noise to sample; Heun calls the network twice a step.")
+    grid: Literal["uniform", "karras", "logsnr"] | None = Field(
+        default=None, description="Where the steps are; by default as the schedule's authors have them."
+    )
+    eta: Fraction | None = Field(default=None, description="Noise that ddim adds: 0 none, 1 as much as ddpm.")
+    noise_scale: NonNegative | None = Field(
+        default=None, description="Factor on the noise that ddim and ddpm add; below 1 samples are smoother."
+    )
+    guidance: NonNegative | dict[Name, NonNegative] = Field(
+        default=1.5,
+        description="Weight of classifier-free guidance, 1 is none; or weights by conditions and, of votes, answers.",
+    )
+    interval: tuple[Fraction, Fraction] | None = Field(
+        default=None, description="Times within which there is guidance, such as [0.2, 0.9]; by default all."
+    )
+    rescale: Fraction = Field(default=0.0, description="Share of the spread that guidance took to be given back.")
+    n: Count = Field(default=1024, description="Samples for the evaluation.")
+    asks: dict[Name, dict[Name, Any]] | None = Field(default=None, description="Named conditions of the grid.")
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> SamplingSpec:
+        stray = [
+            ((name,), f"is an option of {' and '.join(samplers)}, not of {self.sampler}")
+            for name, samplers in (("eta", ("ddim",)), ("noise_scale", ("ddim", "ddpm")))
+            if getattr(self, name) is not None and self.sampler not in samplers
+        ]
+        if self.interval is not None and self.interval[0] >= self.interval[1]:
+            stray.append((("interval",), "should go from a smaller time to a larger one"))
+        if stray:
+            raise section_error(*stray)
+        return self
