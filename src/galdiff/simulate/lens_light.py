@@ -2,9 +2,9 @@ r"""The light of a lensed source: rays are followed back from a fine grid to an 
 
 Lensing conserves surface brightness: a ray seen at :math:`\theta` shows the source at
 :math:`\beta = \theta - \alpha(\theta)`. The galaxy is a singular isothermal ellipsoid (Kormann, Schneider & Bartelmann
-1994, A&A 284, 285) with an external shear; its convergence is :math:`\theta_E / 2 \sqrt{q x^2 + y^2 / q}`. The source is
-:math:`I(R) = I_e \exp(-b_n [(R/R_e)^{1/n} - 1])` with :math:`R^2 = q x^2 + y^2 / q`, so that its flux does not depend on
-q. Every pixel is sampled ``oversampling`` times an axis, blurred there, and binned.
+1994, A&A 284, 285) with an external shear; its convergence is :math:`\theta_E / 2 \sqrt{q x^2 + y^2 / q}`. The source
+is :math:`I(R) = I_e \exp(-b_n [(R/R_e)^{1/n} - 1])` with :math:`R^2 = q x^2 + y^2 / q`, so that its flux does not
+depend on q. Every pixel is sampled ``oversampling`` times an axis, blurred there, and binned.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from galdiff.simulate.lensing import axis_ratio, caustics_functions
+from galdiff.simulate.lensing import SOFTENING, axis_ratio, caustics_functions
 from galdiff.simulate.substructure import Substructure
 
 __all__ = ["Galaxy", "Source", "blur_and_bin", "pixel_grid", "trace"]
@@ -35,7 +35,7 @@ class Galaxy:
         """Return the reduced deflection at positions x, y [arcsec]."""
         functions = caustics_functions()
         q, angle = (torch.tensor(v, dtype=x.dtype, device=x.device) for v in axis_ratio(self.e1, self.e2))
-        ax, ay = functions.reduced_deflection_angle_sie(0.0, 0.0, q, angle, self.einstein_radius, x, y)
+        ax, ay = functions.reduced_deflection_angle_sie(0.0, 0.0, q, angle, self.einstein_radius, x, y, SOFTENING)
         sx, sy = functions.reduced_deflection_angle_external_shear(0.0, 0.0, self.gamma1, self.gamma2, x, y)
         return ax + sx, ay + sy
 

@@ -22,6 +22,7 @@ from galdiff.errors import ResourceError
 
 __all__ = ["Distances", "axis_ratio", "caustics_functions", "distances", "restated"]
 
+SOFTENING = 1e-9  # [arcsec]: a ray through the very center of a lens goes straight on
 LENS_REDSHIFT, SOURCE_REDSHIFT = 0.5, 1.0
 STATED_REDSHIFT = 2.5
 ARCSEC = math.pi / 180 / 3600

@@ -1,11 +1,12 @@
 r"""Dark matter within a lens: point masses and truncated NFW halos (cold), a vortex line (axions).
 
 Subhalo masses follow :math:`dN/dm \propto m^{-1.9}` between 1e6 and 1e10 solar masses, 25 of them on average (Alexander
-et al. 2020, ApJ 893, 15, section 2). DeepLenseSim draws them by inverting
-:math:`m^{0.1}` instead, which is the mass function :math:`m^{-0.9}`, and always 25: `draw_subhalos` does so with ``compat``.
+et al. 2020, ApJ 893, 15, section 2). DeepLenseSim draws by inverting :math:`m^{0.1}` instead, which
+is the mass function :math:`m^{-0.9}` and a hundred times the mass, and always 25: so does `draw_subhalos` with
+``compat``.
 
-A vortex is a uniform line of mass through the center of the lens. With :math:`z = x + i y` along the line, half length L
-and the Einstein radius of its mass, the sum over its points has the closed form
+A vortex is a uniform line of mass through the center of the lens. With :math:`z = x + i y` along the line, half length
+L and the Einstein radius of its mass, the sum over its points has the closed form
 
 .. math:: \alpha^* = \frac{\theta_E^2}{2 L} \ln \frac{z + L}{z - L}.
 
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from galdiff.randomness import uniform
 from galdiff.simulate.counts import poisson
-from galdiff.simulate.lensing import ARCSEC, LENS_REDSHIFT, Distances, caustics_functions
+from galdiff.simulate.lensing import ARCSEC, LENS_REDSHIFT, SOFTENING, Distances, caustics_functions
 
 __all__ = ["PointMasses", "Substructure", "TruncatedHalos", "VortexLine", "draw_subhalos", "draw_vortex"]
 
@@ -59,7 +60,7 @@ class PointMasses:
         deflect = caustics_functions().reduced_deflection_angle_point
         bend = [torch.zeros(len(self.x), *x.shape, dtype=x.dtype, device=x.device) for _ in range(2)]
         for px, py, radius in zip(*(t.T[..., None, None] for t in (self.x, self.y, self.radius)), strict=True):
-            for total, part in zip(bend, deflect(px, py, radius, x, y), strict=True):
+            for total, part in zip(bend, deflect(px, py, radius, x, y, SOFTENING), strict=True):
                 total += part
         return bend[0], bend[1]
 
@@ -84,7 +85,7 @@ class TruncatedHalos:
         bend = [torch.zeros(len(self.x), *x.shape, dtype=x.dtype, device=x.device) for _ in range(2)]
         columns = (t.T[..., None, None] for t in (self.x, self.y, scale, norm))
         for px, py, rs, m0 in zip(*columns, strict=True):
-            parts = functions.physical_deflection_angle_tnfw(px, py, rs, tau, x, y, m0, d.lens)
+            parts = functions.physical_deflection_angle_tnfw(px, py, rs, tau, x, y, m0, d.lens, SOFTENING)
             for total, part in zip(bend, parts, strict=True):
                 total += part
         return bend[0], bend[1]
@@ -152,9 +153,7 @@ def draw_subhalos(
     return (radius * angle.sin())[:, :filled], (radius * angle.cos())[:, :filled], mass[:, :filled]
 
 
-def draw_vortex(
-    index: Tensor, *, seed: int, device: torch.device | str | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
+def draw_vortex(index: Tensor, *, seed: int, device: torch.device | str | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Draw vortices of 3e10 solar masses.
 
     Returns
