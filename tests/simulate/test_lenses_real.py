@@ -8,8 +8,8 @@ from scipy.optimize import least_squares
 
 from galdiff.data import DeepLenseDataset
 from galdiff.simulate.lens_light import Galaxy, Source, blur_and_bin, pixel_grid, trace
-from galdiff.simulate.lensing import distances, restated
 from galdiff.simulate.lenses import CLASSES, simulate_lenses
+from galdiff.simulate.lensing import distances, restated
 from galdiff.simulate.telescopes import TELESCOPES
 
 ALPHA = 0.01
@@ -81,9 +81,12 @@ def test_a_noiseless_array_is_reproduced_pixel_by_pixel(generated):
         light = trace(x, y, galaxy, source, torch.from_numpy(place)[None], strength=strength)
         return 2 * telescope.scale**2 * blur_and_bin(light, telescope.fwhm / telescope.scale)[0].numpy()
 
+    def residual(place, image):
+        return (model(place) - image).ravel()
+
+    starts = [np.array([sx, sy]) for sx in (-0.2, 0.2) for sy in (-0.2, 0.2)]
     for image in images[labels == "no_sub"][:8]:
-        starts = [np.array([sx, sy]) for sx in (-0.2, 0.2) for sy in (-0.2, 0.2)]
-        nearest = min(starts, key=lambda place: np.abs(model(place) - image).sum())
-        fit = least_squares(lambda place: (model(place) - image).ravel(), nearest)
+        nearest = starts[np.argmin([np.abs(residual(place, image)).sum() for place in starts])]
+        fit = least_squares(residual, nearest, args=(image,))
         assert np.abs(fit.x).max() < 0.35
         assert np.abs(fit.fun).max() < 1e-5 * image.max()
