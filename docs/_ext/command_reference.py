@@ -30,6 +30,8 @@ class Line(NamedTuple):
 def commands() -> list[tuple[str, Callable[..., None]]]:
     """Return every command with its full name."""
     inner = [(f"galdiff {c.name}", c.callback) for c in galdiff_app.registered_commands if c.name != "train"]
+    for group in galdiff_app.registered_groups:
+        inner += [(f"galdiff {group.name} {c.name}", c.callback) for c in group.typer_instance.registered_commands]
     return [("galdiff-train", train_app.registered_commands[0].callback), *inner]
 
 

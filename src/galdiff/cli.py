@@ -28,12 +28,17 @@ _OPTIONS: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode
 
 app = typer.Typer(help="Conditional latent diffusion for survey astronomy.", no_args_is_help=True, **_OPTIONS)
 train_app = typer.Typer(**_OPTIONS)
+simulate_app = typer.Typer(help="Simulate the files of a survey, to train on.", no_args_is_help=True, **_OPTIONS)
+app.add_typer(simulate_app, name="simulate")
 
 Catalog = Annotated[str, typer.Argument(metavar="CATALOG", help="A catalog file, or a packaged one: quickstart.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a value, as if in the file.")]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run folder.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+Folder = Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write; it is made if need be.")]
+Number = Annotated[int, typer.Option("-n", min=1, help="How many.")]
+Seed = Annotated[int, typer.Option(min=0, help="Other seeds give others; the same seed gives the same files.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -159,6 +164,58 @@ def report(run: Run, debug: Debug = False) -> None:
     from galdiff.config import again
 
     typer.echo(again(run, "report") / "report.html")
+
+
+@simulate_app.command("galaxies")
+@_plainly
+def simulate_galaxies(
+    out: Folder,
+    n: Number,
+    seed: Seed = 0,
+    size: Annotated[int, typer.Option(min=16, help="Side of the images [pixel].")] = 64,
+    debug: Debug = False,
+) -> None:
+    """Simulate galaxies with their votes, in the files of Galaxy Zoo 2."""
+    from galdiff.simulate import write_gz2
+
+    write_gz2(out, n, seed=seed, size=size)
+    _say_how_to_read(out, kind="gz2", size=size)
+
+
+@simulate_app.command("lenses")
+@_plainly
+def simulate_lenses(
+    out: Folder,
+    n: Number,
+    model: Annotated[str, typer.Option(help="I: generic counts; II: Euclid VIS; III: HST.")] = "II",
+    seed: Seed = 0,
+    subhalo: Annotated[str, typer.Option(help="Cold dark matter: point (masses) or nfw (halos).")] = "point",
+    compat: Annotated[bool, typer.Option("--compat", help="What DeepLenseSim makes, mistakes included.")] = False,
+    device: Device = None,
+    debug: Debug = False,
+) -> None:
+    """Simulate strong lenses with and without dark substructure, in the files of DeepLense."""
+    from galdiff.model import resolve_device
+    from galdiff.simulate import write_deeplense
+    from galdiff.simulate.telescopes import TELESCOPES
+
+    where = resolve_device(device or "auto")
+    write_deeplense(out, n, model=model, seed=seed, subhalo=subhalo, compat=compat, device=where)
+    # What the authors' files have and plain ones have not.
+    objects = {"allow_object_arrays": True} if compat else {}
+    _say_how_to_read(out, kind="deeplense", size=TELESCOPES[model].size, **objects)
+
+
+def _say_how_to_read(folder: Path, *, kind: str, size: int, **keys: Any) -> None:
+    """Say the section of a catalog file that reads a folder; its images are cropped to whole latents."""
+    import yaml
+
+    whole = size - size % 8
+    data = {"kind": kind, "root": str(folder.absolute()), "size": whole} | keys
+    if whole != size:
+        data["crop"] = round(whole / size, 6)
+    text = yaml.safe_dump({"data": data}, sort_keys=False, allow_unicode=True)
+    typer.echo(f"a catalog file reads it with\n\n{text}")
 
 
 @app.callback(invoke_without_command=True)

@@ -295,7 +295,10 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise GaldiffError(f"device '{name}' was asked for but CUDA is not available", remedy="Use --device cpu")
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise GaldiffError(f"there is no device '{name}'", remedy="Use auto, cpu, cuda or cuda:1") from error
 
 
 def weights_hash(folder: Path) -> str:

@@ -8,6 +8,8 @@ from typer.testing import CliRunner
 
 import galdiff
 from galdiff import cli
+from galdiff.config import load
+from galdiff.config.build import build_dataset
 from galdiff.errors import GaldiffError
 
 HEAVY = ("torch", "numpy", "pandas", "xarray", "zarr", "dask", "matplotlib", "scipy")
@@ -87,6 +89,9 @@ def test_debug_shows_the_error_itself(tmp_path):
         (["check", "nothing.yaml"], "there is no such catalog file"),
         (["sample", "nowhere", "-o", "x.jpeg"], "samples are written to .zarr, .npy, .png"),
         (["sample", "nowhere", "-o", "x.png", "--condition", "spiral"], "a condition reads"),
+        (["simulate", "galaxies", "out", "-n", "3", "--size", "17"], "Use an even size"),
+        (["simulate", "lenses", "out", "-n", "3", "--model", "V"], "Use I, II, III"),
+        (["simulate", "lenses", "out", "-n", "3", "--device", "tpu"], "there is no device 'tpu'"),
         (["evaluate", "nowhere"], "is not a run folder"),
         (["report", "nowhere"], "is not a run folder"),
     ],
@@ -102,3 +107,23 @@ def test_wrong_arguments(arguments, words, tmp_path, monkeypatch):
 
 def test_version():
     assert runner.invoke(cli.app, ["--version"]).output == f"galdiff {galdiff.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count"),
+    [
+        (["galaxies", "-n", "3", "--size", "20"], 3),
+        (["lenses", "-n", "3"], 3),
+        (["lenses", "-n", "3", "--model", "I", "--compat", "--device", "cpu"], 3),
+    ],
+)
+def test_what_is_simulated_can_be_read_as_it_says(arguments, count, tmp_path):
+    out = tmp_path / "a folder"
+    result = runner.invoke(cli.app, ["simulate", arguments[0], str(out), *arguments[1:]])
+    assert result.exit_code == 0, result.output
+    catalog = tmp_path / "x.yaml"
+    catalog.write_text("name: x\n" + result.stdout[result.stdout.index("data:") :])
+    spec = load(catalog)
+    data = build_dataset(spec, tmp_path)
+    assert len(data) == count
+    assert data.read(0).shape[1:] == 2 * (spec.data.size,)

@@ -1,6 +1,7 @@
 """What is wrong with a run is found before it starts, all of it; the estimate follows the shapes."""
 
 import os
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from galdiff.config import check as check_module
 from galdiff.config import load
+from galdiff.config.build import build_dataset
 from galdiff.config.check import check
 from galdiff.config.cost import estimate
 from galdiff.errors import DataError, GaldiffError
@@ -117,10 +119,27 @@ def test_a_run_with_its_cutouts_goes_on_without_the_data(catalog):
     assert check(spec, catalog.parent / "runs", cached=True, estimate=False).problems == []
 
 
-def test_simulated_data_need_no_files(tmp_path):
-    found = check(load("quickstart"), tmp_path / "quickstart", estimate=False)
+@pytest.mark.parametrize(("name", "what"), [("quickstart", "4000 galaxies"), ("lenses", "3000 lenses")])
+def test_simulated_data_need_no_files(name, what, tmp_path):
+    found = check(load(name), tmp_path / name, estimate=False)
     assert found.problems == []
-    assert "to simulate" in found.facts[0]
+    assert f"{what} to simulate" in found.facts[0]
+
+
+def test_lenses_cannot_be_simulated_without_caustics(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "caustics.func", None)
+    found = check(load("lenses"), tmp_path / "lenses", estimate=False)
+    assert "galdiff[lenses]" in str(found.problems[0])
+
+
+def test_what_is_promised_of_simulated_lenses_is_so(tmp_path):
+    spec = load("lenses", ["data.simulate.n=6"])
+    promised = check(spec, tmp_path, estimate=False).facts[0]
+    dataset = build_dataset(spec, tmp_path)
+    assert f"{len(dataset)} lenses" in promised
+    assert f"{len(dataset.bands)} bands" in promised
+    assert dataset.storage_dtype == "float32"
+    assert dataset.schema.to_dict() == check_module._SIMULATED["deeplense"].schema.to_dict()
 
 
 @pytest.mark.skipif("GALDIFF_DATA" not in os.environ, reason="needs GALDIFF_DATA")

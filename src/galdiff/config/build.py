@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from galdiff.config.data import GZ2Spec
 from galdiff.config.load import Overrides, dump, load
 from galdiff.config.spec import RunSpec, StagesSpec
 from galdiff.config.theory import check_theory
@@ -24,7 +23,7 @@ __all__ = ["again", "build_dataset", "fit_settings", "run", "train"]
 
 
 def build_dataset(spec: RunSpec, folder: Path) -> CutoutDataset:
-    """Build the dataset of a run; simulated galaxies are written into the run folder first.
+    """Build the dataset of a run; what is to be simulated is written into the run folder first.
 
     Parameters
     ----------
@@ -41,11 +40,13 @@ def build_dataset(spec: RunSpec, folder: Path) -> CutoutDataset:
     from galdiff import data
 
     settings = spec.data.model_dump(exclude={"kind", "simulate"}, exclude_none=True)
-    if isinstance(spec.data, GZ2Spec) and spec.data.simulate is not None:
-        from galdiff.simulate import write_gz2
+    if spec.data.simulation is not None:
+        from galdiff import simulate
 
         settings["root"] = folder / "simulated"
-        write_gz2(settings["root"], **spec.data.simulate.model_dump())
+        writers: dict[str, Callable[..., object]]
+        writers = {"gz2": simulate.write_gz2, "deeplense": simulate.write_deeplense}
+        writers[spec.data.kind](settings["root"], **spec.data.simulation.model_dump())
     loaders = {"gz2": data.GZ2Dataset, "image_folder": data.ImageFolderDataset, "deeplense": data.DeepLenseDataset}
     return loaders[spec.data.kind](settings.pop("root"), **settings)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,13 +14,14 @@ import torch
 from galdiff.config.build import build_dataset
 from galdiff.config.cost import Cost
 from galdiff.config.cost import estimate as estimate_cost
-from galdiff.config.data import GZ2Spec
 from galdiff.config.spec import RunSpec
 from galdiff.config.theory import check_theory
 from galdiff.data import split_by_hash
 from galdiff.errors import CatalogFileError, DataError, GaldiffError, ResourceError
-from galdiff.schema.conditions import ConditionSchema, Votes
+from galdiff.schema.conditions import Class, ConditionSchema, Votes
 from galdiff.schema.trees import GZ2_TREE
+from galdiff.simulate.lenses import CLASSES
+from galdiff.simulate.lensing import caustics_functions
 
 if TYPE_CHECKING:
     from galdiff.data import CutoutDataset
@@ -27,6 +29,24 @@ if TYPE_CHECKING:
 __all__ = ["Findings", "check"]
 
 _SHOWN = 20
+
+
+@dataclass(frozen=True)
+class _Simulated:
+    """What simulated data will be like."""
+
+    noun: str
+    bands: int
+    bytes_per_value: int
+    schema: ConditionSchema
+    require: Callable[[], object]
+    """Raises an error where a package is missing."""
+
+
+_SIMULATED = {
+    "gz2": _Simulated("galaxies", 3, 2, ConditionSchema([Votes("votes", GZ2_TREE)]), lambda: None),
+    "deeplense": _Simulated("lenses", 1, 4, ConditionSchema([Class("substructure", CLASSES)]), caustics_functions),
+}
 
 
 @dataclass
@@ -89,9 +109,11 @@ def check(spec: RunSpec, folder: Path, *, cached: bool = False, estimate: bool =
         bytes_per_value = 2 if dataset.storage_dtype == "float16" else 4
         _splits(spec, dataset, found)
     else:
-        rows, bands, bytes_per_value = _to_simulate(spec), 3, 2
-        schema = ConditionSchema([Votes("votes", GZ2_TREE)])
-        found.facts.append(f"images      {rows} galaxies to simulate, {spec.data.size} pixels, {bands} bands")
+        simulated = _SIMULATED[spec.data.kind]
+        bands, bytes_per_value, schema = simulated.bands, simulated.bytes_per_value, simulated.schema
+        assert spec.data.simulation is not None  # or there were a dataset, or problems
+        rows = min(spec.data.simulation.n, spec.data.limit or spec.data.simulation.n)
+        found.facts.append(f"images      {rows} {simulated.noun} to simulate, {spec.data.size} pixels, {bands} bands")
     _asks(spec, schema, found)
     _guidance(spec, schema, found)
     if estimate and device is not None:
@@ -135,13 +157,12 @@ def _is_to_simulate(spec: RunSpec, folder: Path) -> bool:
     return spec.simulates and not (folder / "simulated" / "simulation.json").is_file()
 
 
-def _to_simulate(spec: RunSpec) -> int:
-    simulate = spec.data.simulate if isinstance(spec.data, GZ2Spec) else None
-    return min(simulate.n, spec.data.limit or simulate.n) if simulate else 0
-
-
 def _dataset(spec: RunSpec, folder: Path, found: Findings) -> CutoutDataset | None:
     if _is_to_simulate(spec, folder):
+        try:
+            _SIMULATED[spec.data.kind].require()
+        except GaldiffError as error:
+            found.problems.append(error)
         return None
     root = spec.data.root
     if root is not None and not root.is_dir():

@@ -11,7 +11,15 @@ from pydantic import Field, model_validator
 from galdiff.config.section import Count, Flag, Name, Positive, Section, Seed, did_you_mean, section_error
 from galdiff.schema.trees import GZ2_TREE
 
-__all__ = ["DataSpec", "DeepLenseSpec", "GZ2Spec", "ImageFolderSpec", "SimulateSpec", "ask_problems"]
+__all__ = [
+    "DataSpec",
+    "DeepLenseSpec",
+    "GZ2Spec",
+    "ImageFolderSpec",
+    "SimulateLensesSpec",
+    "SimulateSpec",
+    "ask_problems",
+]
 
 Problems = Iterator[tuple[tuple[str | int, ...], str]]
 
@@ -26,10 +34,17 @@ class _DataSpec(Section):
     on_bad: Literal["fail", "skip"] = Field(default="fail", description="What a damaged or missing image does.")
     limit: Count | None = Field(default=None, description="Use the first so many rows only.")
 
+    @property
+    def simulation(self) -> SimulateSpec | SimulateLensesSpec | None:
+        """What to simulate instead of reading a root."""
+        return getattr(self, "simulate", None)
+
     @model_validator(mode="after")
-    def _has_root(self) -> _DataSpec:
-        if self.root is None and getattr(self, "simulate", None) is None:
+    def _one_source(self) -> _DataSpec:
+        if self.root is None and self.simulation is None:
             raise section_error((("root",), "is required: the folder of the data"))
+        if self.root is not None and self.simulation is not None:
+            raise section_error((("simulate",), "needs no root: the simulated files lie in the run folder"))
         return self
 
 
@@ -39,6 +54,19 @@ class SimulateSpec(Section):
     n: Count = Field(default=4000, description="How many.")
     seed: Seed = Field(default=0, description="Other seeds give other galaxies.")
     size: Count = Field(default=64, description="Side of the simulated images [pixel].")
+
+
+class SimulateLensesSpec(Section):
+    """Strong lenses to simulate first, in the files of DeepLense."""
+
+    n: Count = Field(default=3000, description="How many, a third of each class.")
+    seed: Seed = Field(default=0, description="Other seeds give other lenses.")
+    model: Literal["I", "II", "III"] = Field(
+        default="II", description="Seen by a generic telescope that counts (I), Euclid VIS (II) or HST (III)."
+    )
+    subhalo: Literal["point", "nfw"] = Field(
+        default="point", description="Cold dark matter as point masses, or as truncated NFW halos."
+    )
 
 
 class GZ2Spec(_DataSpec):
@@ -59,12 +87,6 @@ class GZ2Spec(_DataSpec):
     # The survey documents images without votes and votes without images.
     on_bad: Literal["fail", "skip"] = Field(default="skip", description="What a damaged or missing image does.")
     simulate: SimulateSpec | None = Field(default=None, description="Simulate the data instead of reading a root.")
-
-    @model_validator(mode="after")
-    def _one_source(self) -> GZ2Spec:
-        if self.root is not None and self.simulate is not None:
-            raise section_error((("simulate",), "needs no root: the simulated files lie in the run folder"))
-        return self
 
 
 class ImageFolderSpec(_DataSpec):
@@ -107,6 +129,9 @@ class DeepLenseSpec(_DataSpec):
         default="asinh", description="How pixel values become what the networks see."
     )
     allow_object_arrays: Flag = Field(default=False, description="Read [image, mass] arrays, restrictedly.")
+    simulate: SimulateLensesSpec | None = Field(
+        default=None, description="Simulate the data instead of reading a root; needs the extra ``lenses``."
+    )
 
 
 DataSpec = Annotated[GZ2Spec | ImageFolderSpec | DeepLenseSpec, Field(discriminator="kind")]

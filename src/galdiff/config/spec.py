@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from galdiff.config.data import DataSpec, GZ2Spec, ask_problems
+from galdiff.config.data import DataSpec, ask_problems
 from galdiff.config.section import (
     Count,
     CountOrZero,
@@ -223,4 +223,4 @@ class RunSpec(Section):
     @property
     def simulates(self) -> bool:
         """Whether the data are to be simulated."""
-        return isinstance(self.data, GZ2Spec) and self.data.simulate is not None
+        return self.data.simulation is not None

@@ -75,6 +75,7 @@ def write_gz2(folder: str | Path, n: int, *, seed: int, size: int = REFERENCE_SI
         if (found := _read_record(done)) == record:
             return record
         raise DataError(f"holds another simulation, {found}", where=folder, remedy="Remove it or write elsewhere")
+    simulate_galaxies(0, seed=seed, size=size)  # refuses a wrong size before anything is written
     images = folder / "images"
     with resource_errors(folder), stage_progress("simulation", total=n, unit="images") as bar:
         try:
