@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from galdiff.config.data import GZ2Spec
+from galdiff.config.data import GZ2Spec, HDF5Spec
 from galdiff.config.load import Overrides, dump, load
 from galdiff.config.spec import RunSpec, StagesSpec
 from galdiff.errors import CatalogFileError
@@ -40,12 +40,20 @@ def build_dataset(spec: RunSpec, folder: Path) -> CutoutDataset:
     from galdiff import data
 
     settings = spec.data.model_dump(exclude={"kind", "simulate"}, exclude_none=True)
+    if isinstance(spec.data, HDF5Spec):
+        settings["label"] = spec.data.label  # null is not the same as nothing said
     if isinstance(spec.data, GZ2Spec) and spec.data.simulate is not None:
         from galdiff.simulate import write_gz2
 
         settings["root"] = folder / "simulated"
         write_gz2(settings["root"], **spec.data.simulate.model_dump())
-    loaders = {"gz2": data.GZ2Dataset, "image_folder": data.ImageFolderDataset, "deeplense": data.DeepLenseDataset}
+    loaders: dict[str, Callable[..., CutoutDataset]] = {
+        "gz2": data.GZ2Dataset,
+        "image_folder": data.ImageFolderDataset,
+        "idx": data.IDXDataset,
+        "hdf5": data.HDF5Dataset,
+        "deeplense": data.DeepLenseDataset,
+    }
     return loaders[spec.data.kind](settings.pop("root"), **settings)
 
 
