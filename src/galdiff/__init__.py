@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from galdiff.config import train
-    from galdiff.data import DeepLenseDataset, GZ2Dataset, ImageFolderDataset
+    from galdiff.data import DeepLenseDataset, GZ2Dataset, HDF5Dataset, IDXDataset, ImageFolderDataset
     from galdiff.latent_diffusion import LatentDiffusion
     from galdiff.latents import LatentStore
 
 __all__ = [
     "DeepLenseDataset",
     "GZ2Dataset",
+    "HDF5Dataset",
+    "IDXDataset",
     "ImageFolderDataset",
     "LatentDiffusion",
     "LatentStore",
@@ -30,6 +32,8 @@ __version__ = _version("galdiff")
 _HOME = {
     "DeepLenseDataset": "galdiff.data",
     "GZ2Dataset": "galdiff.data",
+    "HDF5Dataset": "galdiff.data",
+    "IDXDataset": "galdiff.data",
     "ImageFolderDataset": "galdiff.data",
     "LatentDiffusion": "galdiff.latent_diffusion",
     "LatentStore": "galdiff.latents",

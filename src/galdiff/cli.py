@@ -218,6 +218,25 @@ def _say_how_to_read(folder: Path, *, kind: str, size: int, **keys: Any) -> None
     typer.echo(f"a catalog file reads it with\n\n{text}")
 
 
+@app.command("download")
+@_plainly
+def download(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="gz2, gz2-table, galaxy10-sdss, galaxy10-decals or mnist.")
+    ],
+    out: Annotated[Path | None, typer.Argument(metavar="DIR", help="Where the files go; by default data/NAME.")] = None,
+    base_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="A mirror that has the files, or $GALDIFF_DOWNLOAD_URL.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Download a published data set, and say how a catalog file reads it; goes on where it was stopped."""
+    from galdiff.data.download import download
+
+    section = download(name, out or Path("data") / name, base_url=base_url, say=lambda text: typer.echo(text, err=True))
+    typer.echo(section, nl=False)
+
+
 @app.callback(invoke_without_command=True)
 def _face(version: Annotated[bool, typer.Option("--version", help="Say the version.")] = False) -> None:
     if version:

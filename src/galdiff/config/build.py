@@ -40,6 +40,8 @@ def build_dataset(spec: RunSpec, folder: Path) -> CutoutDataset:
     from galdiff import data
 
     settings = spec.data.model_dump(exclude={"kind", "simulate"}, exclude_none=True)
+    if spec.data.kind == "hdf5":
+        settings["label"] = spec.data.label  # null is not the same as nothing said
     if spec.data.simulation is not None:
         from galdiff import simulate
 
@@ -47,7 +49,13 @@ def build_dataset(spec: RunSpec, folder: Path) -> CutoutDataset:
         writers: dict[str, Callable[..., object]]
         writers = {"gz2": simulate.write_gz2, "deeplense": simulate.write_deeplense}
         writers[spec.data.kind](settings["root"], **spec.data.simulation.model_dump())
-    loaders = {"gz2": data.GZ2Dataset, "image_folder": data.ImageFolderDataset, "deeplense": data.DeepLenseDataset}
+    loaders: dict[str, Callable[..., CutoutDataset]] = {
+        "gz2": data.GZ2Dataset,
+        "image_folder": data.ImageFolderDataset,
+        "idx": data.IDXDataset,
+        "hdf5": data.HDF5Dataset,
+        "deeplense": data.DeepLenseDataset,
+    }
     return loaders[spec.data.kind](settings.pop("root"), **settings)
 
 

@@ -15,6 +15,8 @@ __all__ = [
     "DataSpec",
     "DeepLenseSpec",
     "GZ2Spec",
+    "HDF5Spec",
+    "IDXSpec",
     "ImageFolderSpec",
     "SimulateLensesSpec",
     "SimulateSpec",
@@ -89,36 +91,86 @@ class GZ2Spec(_DataSpec):
     simulate: SimulateSpec | None = Field(default=None, description="Simulate the data instead of reading a root.")
 
 
-class ImageFolderSpec(_DataSpec):
-    """Any folder of images with a table of labels."""
+class _LabeledSpec(_DataSpec):
+    classes: dict[int | str, Name] | None = Field(default=None, description="From values of the labels to names.")
+    mirror: tuple[tuple[Name, Name], ...] = Field(
+        default=(), description="Pairs of classes that are each other's mirror image."
+    )
+    name: Name = Field(default="morphology", description="Name of the condition of labels.")
+    where: str | None = Field(default=None, description="Which rows, as a pandas query.")
+
+    @model_validator(mode="after")
+    def _mirror_names_classes(self) -> _LabeledSpec:
+        known = list(self.classes.values()) if isinstance(self.classes, dict) else []
+        strangers = [
+            (("mirror", i, j), f"'{name}' is not one of the classes{did_you_mean(name, known)}")
+            for i, pair in enumerate(self.mirror)
+            for j, name in enumerate(pair)
+            if isinstance(self.classes, dict) and name not in known
+        ]
+        if strangers:
+            raise section_error(*strangers)
+        return self
+
+
+class ImageFolderSpec(_LabeledSpec):
+    """Any folder of images: JPEG, PNG, TIFF or WebP, with class folders or a table."""
 
     kind: Literal["image_folder"] = Field(default="image_folder", description="This loader.")
     table: Name | None = Field(
         default=None, description="Table of ids and labels; without it the folders are the classes."
     )
-    id: Name = Field(default="id", description="Column of the ids, which are the stems of the file names.")
-    label: Name | None = Field(default=None, description="Column of the labels; without it there is no condition.")
-    images: Name = Field(default=".", description="Folder of the images, relative to the root.")
-    classes: dict[int | str, Name] | None = Field(default=None, description="From values of the label column to names.")
-    mirror: tuple[tuple[Name, Name], ...] = Field(
-        default=(), description="Pairs of classes that are each other's mirror image."
+    id: Name | None = Field(
+        default=None, description="Column of the ids: ``id``, or that of the files. Without files, the files' stems."
     )
-    name: Name = Field(default="morphology", description="Name of the condition.")
+    file: Name | None = Field(default=None, description="Column of the files' paths, relative to the images.")
+    label: Name | None = Field(default=None, description="Column of the labels, a class condition.")
+    attributes: tuple[Name, ...] | None = Field(
+        default=None, description="Columns that are each a class condition; by default all of CelebA's table."
+    )
+    scalars: tuple[Name, ...] | dict[Name, str] = Field(
+        default=(), description="Columns that are each a scalar condition, or from such columns to units."
+    )
+    images: Name = Field(default=".", description="Folder of the images, relative to the root.")
+    folders: Literal["classes", "ignore"] = Field(
+        default="classes", description="Whether folders are classes, where there is no table."
+    )
     grey: Flag = Field(default=False, description="Read one band instead of three.")
-    where: str | None = Field(default=None, description="Which rows, as a pandas query.")
+    unit: Name = Field(default="display", description="A unit other than display keeps the files' own numbers.")
 
-    @model_validator(mode="after")
-    def _mirror_names_classes(self) -> ImageFolderSpec:
-        known = list((self.classes or {}).values())
-        strangers = [
-            (("mirror", i, j), f"'{name}' is not one of the classes{did_you_mean(name, known)}")
-            for i, pair in enumerate(self.mirror)
-            for j, name in enumerate(pair)
-            if self.classes is not None and name not in known
-        ]
-        if strangers:
-            raise section_error(*strangers)
-        return self
+
+class IDXSpec(_LabeledSpec):
+    """MNIST's files, gzipped or not."""
+
+    kind: Literal["idx"] = Field(default="idx", description="This loader.")
+    images: Name | None = Field(default=None, description="File of the images; by default the only one.")
+    labels: Name | None = Field(default=None, description="File of the labels; by default named as the images are.")
+    name: Name = Field(default="digit", description="Name of the condition of labels.")
+    size: Count = Field(default=32, description="Side of the cutouts that the networks see [pixel].")
+    stretch: Literal["linear", "sqrt", "asinh"] = Field(
+        default="linear", description="How pixel values become what the networks see."
+    )
+
+
+class HDF5Spec(_LabeledSpec):
+    """Images in an HDF5 file, such as Galaxy10."""
+
+    kind: Literal["hdf5"] = Field(default="hdf5", description="This loader.")
+    file: Name | None = Field(default=None, description="Name of the file; by default the only one.")
+    images: Name = Field(default="images", description="Dataset of the images.")
+    label: Name | None = Field(default="ans", description="Dataset of the labels; null is unconditional.")
+    scalars: tuple[Name, ...] | dict[Name, str] = Field(
+        default=(), description="Datasets that are each a scalar condition, or from such datasets to units."
+    )
+    id: Name | None = Field(default=None, description="Dataset of the ids; by default the row numbers.")
+    classes: dict[int | str, Name] | Literal["galaxy10_sdss", "galaxy10_decals"] | None = Field(  # type: ignore[assignment]
+        default=None, description="From values of the labels to names, or the names of Galaxy10."
+    )
+    layout: Literal["bands_first", "bands_last"] | None = Field(
+        default=None, description="Where the bands are; by default seen from the shape."
+    )
+    bands: tuple[Name, ...] | None = Field(default=None, description="Names of the bands.")
+    unit: Name = Field(default="display", description="A unit other than display keeps the file's own numbers.")
 
 
 class DeepLenseSpec(_DataSpec):
@@ -134,26 +186,37 @@ class DeepLenseSpec(_DataSpec):
     )
 
 
-DataSpec = Annotated[GZ2Spec | ImageFolderSpec | DeepLenseSpec, Field(discriminator="kind")]
+DataSpec = Annotated[GZ2Spec | ImageFolderSpec | IDXSpec | HDF5Spec | DeepLenseSpec, Field(discriminator="kind")]
 """The section ``data``: its ``kind`` says which."""
 
 
-def ask_problems(asks: Mapping[str, Mapping[str, Any]], data: GZ2Spec | ImageFolderSpec | DeepLenseSpec) -> Problems:
+def ask_problems(asks: Mapping[str, Mapping[str, Any]], data: DataSpec) -> Problems:
     """Find conditions that the data cannot have, each with its path under ``asks``."""
-    if isinstance(data, GZ2Spec):
-        fields: tuple[str, ...] = ("votes",)
-    else:
-        fields = (data.name,) if isinstance(data, ImageFolderSpec) else ("substructure", "log10_mass")
+    fields = _conditions(data)
     for name, conditions in asks.items():
         for field, value in conditions.items():
-            if field not in fields:
-                known = " or ".join(fields)
-                yield (name, field), f"is not a condition of this data, {known} is{did_you_mean(field, fields)}"
+            if fields is not None and field not in fields:
+                are = " or ".join(fields)
+                yield (name, field), f"is not a condition of this data, {are} is{did_you_mean(field, fields)}"
             elif isinstance(data, GZ2Spec):
                 yield from (((name, field, *path), message) for path, message in _votes_problems(value))
-            elif isinstance(data, ImageFolderSpec) and data.classes and value not in data.classes.values():
-                hint = did_you_mean(value, data.classes.values())
-                yield (name, field), f"'{value}' is not one of the classes{hint}"
+            elif isinstance(data, _LabeledSpec) and field == data.name and isinstance(data.classes, dict):
+                known = list(data.classes.values())
+                if value not in known:
+                    yield (name, field), f"'{value}' is not one of the classes{did_you_mean(value, known)}"
+
+
+def _conditions(data: DataSpec) -> tuple[str, ...] | None:
+    """Return the names of the conditions that the data have, or None where only the files say."""
+    if isinstance(data, GZ2Spec):
+        return ("votes",)
+    if isinstance(data, DeepLenseSpec):
+        return ("substructure", "log10_mass")
+    if isinstance(data, ImageFolderSpec):
+        if data.table is not None and data.table.endswith(".txt") and data.attributes is None:
+            return None
+        return (data.name, *(data.attributes or ()), *data.scalars)
+    return (data.name, *(data.scalars if isinstance(data, HDF5Spec) else ()))
 
 
 def _votes_problems(votes: Any) -> Problems:

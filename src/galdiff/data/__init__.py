@@ -3,6 +3,8 @@
 from galdiff.data.dataset import CutoutDataset
 from galdiff.data.deeplense import DeepLenseDataset
 from galdiff.data.gz2 import GZ2Dataset
+from galdiff.data.hdf5 import HDF5Dataset
+from galdiff.data.idx import IDXDataset
 from galdiff.data.imagefolder import ImageFolderDataset
 from galdiff.data.splits import split_by_hash
 from galdiff.data.stretch import Asinh, Linear, Sqrt, Stretch
@@ -12,6 +14,8 @@ __all__ = [
     "CutoutDataset",
     "DeepLenseDataset",
     "GZ2Dataset",
+    "HDF5Dataset",
+    "IDXDataset",
     "ImageFolderDataset",
     "Linear",
     "Sqrt",

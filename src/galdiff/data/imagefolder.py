@@ -1,4 +1,4 @@
-"""Any folder of images: nested class folders, or a table of ids and labels."""
+"""Any folder of images: nested class folders, or a table of files, labels and numbers."""
 
 from __future__ import annotations
 
@@ -8,50 +8,68 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from galdiff.atomic import sha256_file, sha256_json
-from galdiff.data.dataset import CutoutDataset, file_sizes, index_files
-from galdiff.data.images import SUFFIXES, read_image
+from galdiff.data.celeba import FILE, read_attributes
+from galdiff.data.dataset import CutoutDataset, file_sizes
+from galdiff.data.files import FileIndex
+from galdiff.data.images import SUFFIXES, image_type, read_image
+from galdiff.data.labels import class_column, join_columns, scalar_columns
 from galdiff.data.stretch import Stretch
 from galdiff.data.tables import find_column, find_table, id_column, read_table, select
 from galdiff.errors import DataError
-from galdiff.schema.conditions import Class, Conditions, ConditionSchema
 
 __all__ = ["ImageFolderDataset"]
 
 
 class ImageFolderDataset(CutoutDataset):
-    """Images of a folder with their classes.
+    """Images of a folder with what folders or a table say of them.
 
     Parameters
     ----------
     root : path-like
         The folder.
     table : str, optional
-        File name of a table with one row an image; without it the folders of the images are their classes, and those
-        of images that lie directly in ``images`` are unknown.
-    id : str
-        The table's column of ids: int64 or text, the stems of the files; their suffix is found whatever it is.
+        File name of a table with one row an image: CSV, parquet, FITS, or CelebA's ``list_attr_celeba.txt``. Images
+        without a row are counted in `skipped`.
+    id : str, optional
+        The table's column of ids, int64 or text: "id", or where there is a ``file``, that. Without ``file`` the ids
+        are the stems of the files; their suffix is found whatever it is.
+    file : str, optional
+        The table's column of paths relative to ``images``, or of paths on another machine that end in the right name.
     label : str, optional
-        The table's column of labels; None is unconditional.
+        The table's column of labels, the condition ``name``.
+    attributes : sequence of str, optional
+        Columns that are each a class condition of their own; of CelebA's table all, by default.
+    scalars : sequence of str or mapping of str to str
+        Numeric columns that are each a scalar condition, or from such columns to their units.
     images : str
         Folder of the images, relative to the root.
+    folders : {"classes", "ignore"}
+        Without a table: whether the folder that an image lies in is its class (images directly in ``images`` have
+        none), or only a place, as FFHQ's folders of a thousand are.
     classes : mapping, optional
         From the values in the label column to names; by default the values as they are, in order.
     mirror : sequence of pairs
         Names of classes that are each other's mirror image.
     name : str
-        Name of the condition.
+        Name of the condition of labels.
     grey : bool
         Read one band instead of three.
+    unit : str
+        "display" scales 8 and 16 bits to [0, 1]; any other unit keeps the file's own numbers, as those of
+        floating-point TIFF.
     size, crop, where, limit, stretch, on_bad
         As in `GZ2Dataset`; here a missing image is an error by default.
 
     Raises
     ------
     DataError
-        For a missing file, image or column, or a label that is not among the classes.
+        For a missing file, image or column, a label that is not among the classes, or a name that two files have.
+
+    Notes
+    -----
+    Without a table the ids are the files' stems, or their paths relative to ``images`` where stems repeat.
     """
 
     def __init__(
@@ -59,13 +77,18 @@ class ImageFolderDataset(CutoutDataset):
         root: str | Path,
         *,
         table: str | None = None,
-        id: str = "id",
+        id: str | None = None,
+        file: str | None = None,
         label: str | None = None,
+        attributes: Sequence[str] | None = None,
+        scalars: Sequence[str] | Mapping[str, str] = (),
         images: str = ".",
+        folders: str = "classes",
         classes: Mapping[Any, str] | None = None,
         mirror: Sequence[Sequence[str]] = (),
         name: str = "morphology",
         grey: bool = False,
+        unit: str = "display",
         size: int | None = 64,
         crop: float = 1.0,
         where: str | None = None,
@@ -73,38 +96,31 @@ class ImageFolderDataset(CutoutDataset):
         stretch: str | Stretch = "sqrt",
         on_bad: str = "fail",
     ) -> None:
+        if folders not in ("classes", "ignore"):
+            raise DataError(f"folders is '{folders}'", remedy="Known: classes, ignore")
         root = Path(root)
-        files = index_files(root / images, SUFFIXES)
+        files = FileIndex(root / images, SUFFIXES)
         skipped: list[tuple[str, str]] = []
         described: dict[str, Any] = {}
-        column: str | None = "folder"
         if table is None:
-            paths = list(files.values())
-            ids = np.array(list(files))
-            folders = [p.parent.name if p.parent != root / images else None for p in paths]
-            frame = pd.DataFrame({id: ids, "folder": folders})
-            place = root
-            if limit is not None:
-                frame, ids, paths = frame[:limit], ids[:limit], paths[:limit]
+            place, paths = root, files.paths[:limit]
+            own = [p.parent.name if folders == "classes" and p.parent != files.folder else None for p in paths]
+            frame = pd.DataFrame({"id": files.ids()[:limit], "folder": own})
+            ids, label, attributes, scalars = frame["id"].to_numpy(dtype=str), "folder", (), ()
         else:
             place = find_table(root, table, ())
-            frame = read_table(place, ids=(id,))
-            find_column(frame, id, place)
-            frame = select(frame.assign(**{id: id_column(frame, id, place)}), where, place)
-            present = np.array([_stem(i) in files for i in frame[id]], dtype=bool)
-            if not present.all():
-                missing = frame[id][~present]
-                if on_bad == "fail" or not present.any():
-                    remedy = "Set on_bad: skip to go on without such rows"
-                    message = f"{len(missing)} rows of {place.name} have no image, the first is '{missing.iloc[0]}'"
-                    raise DataError(message, where=root / images, remedy=remedy)
-                skipped = [(str(i), "no image") for i in missing]
-            frame = frame[present][:limit].reset_index(drop=True)
-            ids = frame[id].to_numpy() if frame[id].dtype.kind == "i" else frame[id].to_numpy(dtype=str)
-            paths = [files[_stem(i)] for i in ids]
-            column = None if label is None else find_column(frame, label, place)
+            frame, key, file, attributes = _read(place, id, file, attributes)
+            frame = select(frame.assign(**{key: id_column(frame, key, place)}), where, place)
+            found = [files.find(str(v), by_path=file is not None) for v in frame[file or key]]
+            frame, paths, skipped = _join(frame, key, found, files, place, on_bad)
+            frame, paths = frame[:limit], paths[:limit]
+            ids = frame[key].to_numpy() if frame[key].dtype.kind == "i" else frame[key].to_numpy(dtype=str)
             described = {"table": sha256_file(place)}
-        schema, conditions = _classes(frame, column, classes, mirror, name, place)
+        more = {"where": place, "ids": ids}
+        labels = None if label is None else frame[find_column(frame, label, place)]
+        columns = [] if labels is None else [class_column(labels, name, classes=classes, mirror=mirror, **more)]
+        columns += [class_column(frame[find_column(frame, a, place)], a, **more) for a in attributes]
+        schema, conditions = join_columns([*columns, *scalar_columns(frame, scalars, where=place)])
         self._paths, self._mode = paths, "L" if grey else "RGB"
         super().__init__(
             table=frame,
@@ -112,17 +128,19 @@ class ImageFolderDataset(CutoutDataset):
             schema=schema,
             conditions=conditions,
             bands=("grey",) if grey else ("r", "g", "b"),
-            unit="display",
+            unit=unit,
             size=size,
             crop=crop,
             stretch=stretch,
         )
         self.skipped = skipped
-        self._described = {**described, "schema": schema.to_dict(), "mode": self._mode}
+        if unit == "display" and _is_deep(paths[0]):
+            self.storage_dtype = "float32"  # float16 would keep 11 of 16 bits
+        self._described = {**described, "schema": schema.to_dict(), "mode": self._mode, "unit": unit}
 
     def load(self, i: int) -> np.ndarray:
-        """Read an image, display units ``(band, y, x)``."""
-        return read_image(self._paths[i], mode=self._mode)
+        """Read an image, ``(band, y, x)``."""
+        return read_image(self._paths[i], mode=self._mode, unit=self.unit)
 
     def fingerprint(self) -> dict[str, Any]:
         """Describe table, files and geometry."""
@@ -130,41 +148,39 @@ class ImageFolderDataset(CutoutDataset):
         return {"kind": "image_folder", **self._described, **self._geometry(), "files": files}
 
 
-def _stem(value: Any) -> str:
-    """Return the stem that an id names: ids of some tables carry an image suffix, which need not be the file's."""
-    text = str(value)
-    suffix = Path(text).suffix.lower()
-    return text[: -len(suffix)] if suffix in SUFFIXES else text
+def _read(
+    place: Path, id: str | None, file: str | None, attributes: Sequence[str] | None
+) -> tuple[pd.DataFrame, str, str | None, Sequence[str]]:
+    """Read the table; return it with the names of its columns of ids, of files, and of attributes."""
+    if place.suffix.lower() == ".txt":
+        frame = read_attributes(place)
+        return frame, id or FILE, file or FILE, frame.columns[1:] if attributes is None else attributes
+    key = id or file or "id"
+    frame = read_table(place, ids=(key,) if file is None else (key, file))
+    for column in filter(None, (key, file)):
+        find_column(frame, column, place)
+    return frame, key, file, attributes or ()
 
 
-def _classes(
-    frame: pd.DataFrame,
-    column: str | None,
-    classes: Mapping[Any, str] | None,
-    mirror: Sequence[Sequence[str]],
-    name: str,
-    place: Path,
-) -> tuple[ConditionSchema, Conditions]:
-    if column is None:
-        return ConditionSchema(), Conditions({}, {})
-    labels = frame[column]
-    known = labels.notna().to_numpy()
-    values = sorted(labels.dropna().unique(), key=lambda v: (isinstance(v, str), v)) if classes is None else classes
-    index = {_label_text(v): i for i, v in enumerate(values)}
-    names = tuple(index) if classes is None else tuple(map(str, classes.values()))
-    if not names:
-        return ConditionSchema(), Conditions({}, {})
-    text = [_label_text(v) if k else "" for v, k in zip(labels, known, strict=True)]
-    for row, (value, k) in enumerate(zip(text, known, strict=True)):
-        if k and value not in index:
-            remedy = f"Known labels: {', '.join(index)}"
-            message = f"'{frame.iloc[row, 0]}': label '{value}' in column '{column}' is not known"
-            raise DataError(message, where=place, remedy=remedy)
-    field = Class(name, names, tuple((str(a), str(b)) for a, b in mirror))
-    coded = torch.tensor([index.get(v, 0) for v in text], dtype=torch.int64)
-    return ConditionSchema([field]), Conditions({name: coded}, {name: torch.from_numpy(known.copy())})
+def _join(
+    frame: pd.DataFrame, key: str, found: Sequence[Path | None], files: FileIndex, place: Path, on_bad: str
+) -> tuple[pd.DataFrame, list[Path], list[tuple[str, str]]]:
+    """Keep the rows that have an image; return what is left out, on either side."""
+    present = np.array([path is not None for path in found], dtype=bool)
+    missing = frame[key][~present]
+    if len(missing) and (on_bad == "fail" or not present.any()):
+        remedy = "Set on_bad: skip to go on without such rows"
+        message = f"{len(missing)} rows of {place.name} have no image, the first is '{missing.iloc[0]}'"
+        raise DataError(message, where=files.folder, remedy=remedy)
+    paths = [path for path in found if path is not None]
+    skipped = [(str(i), "no image") for i in missing]
+    if extra := len(files.paths) - len(set(paths)):
+        skipped.append((f"{extra} images", "no row in the table"))
+    return frame[present].reset_index(drop=True), paths, skipped
 
 
-def _label_text(value: Any) -> str:
-    """Labels as text; a column with gaps turns 3 into 3.0, which is still class 3."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+def _is_deep(path: Path) -> bool:
+    try:
+        return image_type(path) != "uint8"
+    except DataError:
+        return False  # a damaged image is reported where it is read

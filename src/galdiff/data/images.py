@@ -1,56 +1,143 @@
-"""Reading image files, and nothing else that a file might hold."""
+"""Reading image files, every bit of them, and nothing else that a file might hold.
+
+Pillow reads 16-bit color as its upper 8 bits. The lower 8 bits come from decoding once more with the two bytes of a
+sample exchanged; it has decoders for either order, of PNG and of every compression of TIFF.
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps
 
 from galdiff.errors import DataError
 
-__all__ = ["SUFFIXES", "read_image"]
+__all__ = ["SUFFIXES", "image_type", "read_image"]
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 """Suffixes of the image files that are read."""
-_FORMATS = ("JPEG", "PNG")
+_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")
 _PIXELS = 64_000_000
-_UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError)
+_PLANES = 284  # TIFF's PlanarConfiguration
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as for 8 bits
+_EXCHANGEABLE = ("RGB", "RGBA", "RGBX")
+_EXCHANGED = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
 
 
-def read_image(path: Path, *, mode: str = "RGB") -> np.ndarray:
-    """Read a JPEG or PNG file.
+def read_image(path: Path, *, mode: str = "RGB", unit: str = "display") -> np.ndarray:
+    """Read a JPEG, PNG, TIFF or WebP file.
 
     Parameters
     ----------
     path : Path
         The file.
     mode : {"RGB", "L"}
-        Three bands or one.
+        Three bands or one. Grey images fill three bands; of color images the luma (ITU-R BT.601) is one.
+    unit : str
+        "display": integers are divided by 255, or 65535 where they have 16 bits, and floating-point numbers are
+        refused since nobody knows their range. Any other unit: the file's own numbers.
 
     Returns
     -------
     numpy.ndarray
-        Display units, value / 255 (of 16-bit grey images / 65535), float32 ``(band, y, x)``, upright as EXIF says.
-        Transparency is ignored.
+        float32 ``(band, y, x)``, upright as EXIF says. Transparency is dropped, not composited: the pixel keeps the
+        color it was given. Palettes and CMYK become RGB.
 
     Raises
     ------
     DataError
-        Where the file is absent, truncated, no image, or larger than 64 megapixels.
+        Where the file is absent, truncated, no image, larger than 64 megapixels, a stack of several images, or of a
+        type whose bits would be lost.
+    """
+    pixels, top = _decode(path, mode)
+    if unit == "display":
+        if top is None:
+            remedy = "Say which unit they have, such as unit: adu"
+            raise DataError("the pixel values have no display range: 32-bit numbers", where=path, remedy=remedy)
+        pixels /= top
+    if pixels.ndim == 2:
+        return np.repeat(pixels[None], len(mode), axis=0)
+    if mode == "L":
+        return (pixels @ _LUMA)[None]
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def image_type(path: Path) -> str:
+    """Return "uint8", "uint16" or "float32": what keeps every bit of the file's samples, by its header.
+
+    Raises
+    ------
+    DataError
+        Where the file cannot be opened.
     """
     try:
         with Image.open(path, formats=_FORMATS) as image:
-            if image.width * image.height > _PIXELS:
-                raise DataError(f"the image has {image.width} x {image.height} pixels, over 64 million", where=path)
+            if image.mode in ("I", "F"):
+                return "float32"
+            return "uint16" if image.mode.startswith("I;16") or _deep(image) else "uint8"
+    except Exception as error:
+        raise DataError(f"cannot be read as an image: {error}", where=path) from error
+
+
+def _decode(path: Path, mode: str) -> tuple[np.ndarray, float | None]:
+    """Return float32 ``(y, x)`` or ``(y, x, 3)`` in the file's numbers, and the number that is white, where one is."""
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            _refuse(image, path)
+            deep = _deep(image)
             upright = ImageOps.exif_transpose(image)
-            deep = upright.mode.startswith("I")  # Pillow would clip the 16 bits to 8
-            values = np.asarray(upright if deep else upright.convert(mode), dtype=np.float32)
+            if upright.mode in ("I", "F"):
+                return np.asarray(upright, dtype=np.float32), None
+            if upright.mode.startswith("I;16"):
+                return np.asarray(upright).astype(np.float32), 65_535.0
+            if upright.mode == "P" and "transparency" in upright.info:
+                upright = upright.convert("RGBA")
+            upper = np.asarray(upright.convert("RGB") if deep else upright.convert(mode), dtype=np.float32)
+        if not deep:
+            return upper, 255.0
+        with Image.open(path, formats=_FORMATS) as image:
+            image.tile = [_exchange(tile) for tile in image.tile]  # type: ignore[attr-defined]
+            lower = np.asarray(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.float32)
+        return upper * 256 + lower, 65_535.0
+    except DataError:
+        raise
     except FileNotFoundError as error:
         raise DataError("the image is missing", where=path) from error
-    except (*_UNREADABLE, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Exception as error:  # decoders meet damaged files with errors of every kind
         raise DataError(f"cannot be read as an image: {error}", where=path) from error
-    values /= 65_535 if deep else 255
-    if values.ndim == 2:
-        return np.repeat(values[None], len(mode), axis=0)
-    return np.ascontiguousarray(values.transpose(2, 0, 1))
+
+
+def _refuse(image: Image.Image, path: Path) -> None:
+    """Refuse what would be read in part, wrongly, or not at all; nothing is decoded yet."""
+    if image.width * image.height > _PIXELS:
+        raise DataError(f"the image has {image.width} x {image.height} pixels, over 64 million", where=path)
+    # Photographs of some telephones (MPO) carry a second view, which is no stack.
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+        raise DataError(f"the file holds {image.n_frames} images", where=path, remedy="One file an image")  # type: ignore[attr-defined]
+    planes = getattr(image, "tag_v2", {}).get(_PLANES) == 2
+    if _deep(image) and (planes or any(_raw(tile)[:-4] not in _EXCHANGEABLE for tile in _tiles(image))):
+        what = "in separate planes" if planes else f"of kind {image.mode}"
+        remedy = "Save it as plain RGB or grey, pixel by pixel"
+        raise DataError(f"16-bit samples {what} cannot be read without loss", where=path, remedy=remedy)
+
+
+def _deep(image: Image.Image) -> bool:
+    """Whether the file has 16 bits a sample of which Pillow would keep 8."""
+    return image.mode in ("RGB", "RGBA", "RGBX", "LA", "CMYK") and any(";16" in _raw(t) for t in _tiles(image))
+
+
+def _tiles(image: Image.Image) -> list[ImageFile._Tile]:
+    return list(getattr(image, "tile", []))
+
+
+def _raw(tile: ImageFile._Tile) -> str:
+    """Return the layout of a tile's samples, such as "RGB;16B"."""
+    return str(tile.args[0] if isinstance(tile.args, tuple) else tile.args)
+
+
+def _exchange(tile: ImageFile._Tile) -> ImageFile._Tile:
+    raw = _raw(tile)
+    exchanged = raw[:-4] + _EXCHANGED[raw[-4:]]
+    return tile._replace(args=(exchanged, *tile.args[1:]) if isinstance(tile.args, tuple) else exchanged)

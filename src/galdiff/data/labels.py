@@ -1,0 +1,131 @@
+"""From columns of a table to conditions: labels become classes, numbers become scalars, and gaps become masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from galdiff.data.tables import find_column
+from galdiff.errors import DataError
+from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Field, Scalar
+
+__all__ = ["Column", "class_column", "join_columns", "scalar_columns"]
+
+
+class Column(NamedTuple):
+    """A condition field with its values and mask for all rows."""
+
+    field: Field
+    values: Tensor
+    mask: Tensor
+
+
+def class_column(
+    labels: pd.Series,
+    name: str,
+    *,
+    where: object,
+    classes: Mapping[Any, str] | None = None,
+    mirror: Sequence[Sequence[str]] = (),
+    ids: Sequence[Any] | np.ndarray | None = None,
+) -> Column | None:
+    """Turn labels into a `Class` condition.
+
+    Parameters
+    ----------
+    labels : pandas.Series
+        Numbers or text; a gap is an unknown class.
+    name : str
+        Name of the condition.
+    where : path-like
+        The file, for messages.
+    classes : mapping, optional
+        From labels to names, in the order of the classes; by default the labels as they are, sorted. -1 and 1 are
+        "no" and "yes".
+    mirror : sequence of pairs
+        Names of classes that are each other's mirror image.
+    ids : sequence, optional
+        Ids of the rows, for messages.
+
+    Returns
+    -------
+    Column or None
+        None where no row has a label.
+
+    Raises
+    ------
+    DataError
+        For a label that is not among the classes.
+    """
+    known = labels.notna().to_numpy(dtype=bool)
+    values = sorted(labels[known].unique(), key=lambda v: (isinstance(v, str), v))
+    if classes is None:
+        # Numbers of the usual two signs say whether something is there, as CelebA's attributes do.
+        signs = bool(values) and {_text(v) for v in values} <= {"-1", "1"}
+        classes = {-1: "no", 1: "yes"} if signs and "-1" in map(_text, values) else {v: _text(v) for v in values}
+    if not classes:
+        return None
+    index = {_text(label): i for i, label in enumerate(classes)}
+    text = [_text(v) if k else "" for v, k in zip(labels, known, strict=True)]
+    for row, (value, k) in enumerate(zip(text, known, strict=True)):
+        if k and value not in index:
+            place = f"row {row}" if ids is None else f"'{ids[row]}'"
+            message = f"{place}: label '{value}' in column '{labels.name}' is not known"
+            raise DataError(message, where=where, remedy=f"Known labels: {', '.join(index)}")
+    field = Class(name, tuple(map(str, classes.values())), tuple((str(a), str(b)) for a, b in mirror))
+    coded = torch.tensor([index.get(v, 0) for v in text], dtype=torch.int64)
+    return Column(field, coded, torch.from_numpy(known.copy()))
+
+
+def scalar_columns(frame: pd.DataFrame, scalars: Sequence[str] | Mapping[str, str], *, where: Any) -> list[Column]:
+    """Turn numeric columns into `Scalar` conditions, standardised by the mean and standard deviation of their rows.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        The table.
+    scalars : sequence or mapping
+        Names of columns, or from names to units.
+    where : Path
+        The file, for messages.
+
+    Raises
+    ------
+    DataError
+        For a column that is absent, holds no numbers, or none at all that is finite.
+    """
+    units = dict(scalars) if isinstance(scalars, Mapping) else dict.fromkeys(scalars, "")
+    columns = []
+    for name, unit in units.items():
+        column = frame[find_column(frame, name, where)]
+        try:
+            numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"column '{name}' does not hold numbers: {error}", where=where) from error
+        with np.errstate(over="ignore"):
+            known = np.isfinite(numbers.astype(np.float32))
+        if not known.any():
+            raise DataError(f"column '{name}' holds not one finite number", where=where)
+        std = float(numbers[known].std())
+        field = Scalar(name, str(unit), float(numbers[known].mean()), std if std > 0 else 1.0)
+        values = torch.from_numpy(np.where(known, numbers, 0.0).astype(np.float32))
+        columns.append(Column(field, values, torch.from_numpy(known)))
+    return columns
+
+
+def join_columns(columns: Sequence[Column | None]) -> tuple[ConditionSchema, Conditions]:
+    """Join columns into the schema and the conditions of a data set; what is None is left out."""
+    present = [column for column in columns if column is not None]
+    values = {column.field.name: column.values for column in present}
+    masks = {column.field.name: column.mask for column in present}
+    return ConditionSchema(column.field for column in present), Conditions(values, masks)
+
+
+def _text(value: Any) -> str:
+    """Labels as text; a column with gaps turns 3 into 3.0, which is still class 3."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
