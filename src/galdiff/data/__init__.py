@@ -2,6 +2,8 @@
 
 from galdiff.data.dataset import CutoutDataset
 from galdiff.data.deeplense import DeepLenseDataset
+from galdiff.data.fits import FITSDataset
+from galdiff.data.fits_files import StampHeader
 from galdiff.data.gz2 import GZ2Dataset
 from galdiff.data.imagefolder import ImageFolderDataset
 from galdiff.data.splits import split_by_hash
@@ -11,10 +13,12 @@ __all__ = [
     "Asinh",
     "CutoutDataset",
     "DeepLenseDataset",
+    "FITSDataset",
     "GZ2Dataset",
     "ImageFolderDataset",
     "Linear",
     "Sqrt",
+    "StampHeader",
     "Stretch",
     "split_by_hash",
 ]
