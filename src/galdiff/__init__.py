@@ -11,29 +11,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from galdiff.config import train
-    from galdiff.data import DeepLenseDataset, GZ2Dataset, ImageFolderDataset
+    from galdiff.data import DeepLenseDataset, FITSDataset, GZ2Dataset, ImageFolderDataset
+    from galdiff.export import write_fits
     from galdiff.latent_diffusion import LatentDiffusion
     from galdiff.latents import LatentStore
 
 __all__ = [
     "DeepLenseDataset",
+    "FITSDataset",
     "GZ2Dataset",
     "ImageFolderDataset",
     "LatentDiffusion",
     "LatentStore",
     "__version__",
     "train",
+    "write_fits",
 ]
 
 __version__ = _version("galdiff")
 
 _HOME = {
     "DeepLenseDataset": "galdiff.data",
+    "FITSDataset": "galdiff.data",
     "GZ2Dataset": "galdiff.data",
     "ImageFolderDataset": "galdiff.data",
     "LatentDiffusion": "galdiff.latent_diffusion",
     "LatentStore": "galdiff.latents",
     "train": "galdiff.config",
+    "write_fits": "galdiff.export",
 }
 
 

@@ -45,7 +45,12 @@ def build_dataset(spec: RunSpec, folder: Path) -> CutoutDataset:
 
         settings["root"] = folder / "simulated"
         write_gz2(settings["root"], **spec.data.simulate.model_dump())
-    loaders = {"gz2": data.GZ2Dataset, "image_folder": data.ImageFolderDataset, "deeplense": data.DeepLenseDataset}
+    loaders = {
+        "gz2": data.GZ2Dataset,
+        "image_folder": data.ImageFolderDataset,
+        "deeplense": data.DeepLenseDataset,
+        "fits": data.FITSDataset,
+    }
     return loaders[spec.data.kind](settings.pop("root"), **settings)
 
 

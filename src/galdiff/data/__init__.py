@@ -7,7 +7,8 @@ from galdiff.data.fits_files import StampHeader
 from galdiff.data.gz2 import GZ2Dataset
 from galdiff.data.imagefolder import ImageFolderDataset
 from galdiff.data.splits import split_by_hash
-from galdiff.data.stretch import Asinh, Linear, Sqrt, Stretch
+from galdiff.data.stretch import Linear, Sqrt, Stretch
+from galdiff.data.stretches import Asinh, Log, Percentile
 
 __all__ = [
     "Asinh",
@@ -17,6 +18,8 @@ __all__ = [
     "GZ2Dataset",
     "ImageFolderDataset",
     "Linear",
+    "Log",
+    "Percentile",
     "Sqrt",
     "StampHeader",
     "Stretch",

@@ -35,7 +35,7 @@ KEYS = {
     "pixel_scale": ("PIXSCALE", "PIXSCAL", "SECPIX"),
     "band": ("BAND", "FILTER", "FILTNAM"),
 }
-"""Header keywords of each quantity, the first that is there counts; of a cube the one with the plane's number is first."""
+"""Header keywords of each quantity; the first that is there counts, with the plane's number before without."""
 _PIXELS = 400_000_000
 # The warning filters are the process's: astropy's remarks on odd headers are silenced for one thread at a time.
 _HEADERS = threading.Lock()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,11 +166,9 @@ def locate(
     wanted = tuple(bands) if "{band}" in mosaic else ("",)
     if not wanted:
         raise DataError("the mosaic's name has {band} but no bands are given", remedy="Set bands")
-    columns = {c: table[find_column(table, c, source)].astype(str).to_numpy() for c in _FIELD.findall(mosaic) if c != "band"}
-    names = [
-        [_FIELD.sub(lambda m: band if m[1] == "band" else columns[m[1]][i], mosaic) for band in wanted]
-        for i in range(len(table))
-    ]
+    columns = {c: table[find_column(table, c, source)].astype(str) for c in _FIELD.findall(mosaic) if c != "band"}
+    values = pd.DataFrame(columns, index=table.index).to_dict("records")
+    names = [[_filled(mosaic, {**row, "band": band}) for band in wanted] for row in values]
     pixels = np.full((len(table), len(wanted), 2), np.nan)
     inside = np.zeros((len(table), len(wanted)), dtype=bool)
     scales: dict[str, float] = {}
@@ -196,6 +194,10 @@ def locate(
     ]
 
 
+def _filled(pattern: str, values: Mapping[Hashable, str]) -> str:
+    return _FIELD.sub(lambda match: values[match[1]], pattern)
+
+
 def _in_mosaic(path: Path, at: np.ndarray, sky: bool, side: int) -> tuple[np.ndarray, np.ndarray, float | None]:
     """Return pixel positions ``(n, 2)``, whether the windows touch the image, and the pixel scale."""
     image = read_fits(path, pixels=False)
@@ -211,13 +213,13 @@ def _in_mosaic(path: Path, at: np.ndarray, sky: bool, side: int) -> tuple[np.nda
         pixels = at
     high = np.array(image.shape[::-1])
     with np.errstate(invalid="ignore"):
-        inside = ((pixels > -side / 2) & (pixels < high - 1 + side / 2)).all(axis=1)
+        inside: np.ndarray = np.all((pixels > -side / 2) & (pixels < high - 1 + side / 2), axis=1)
     return pixels, inside, None if wcs is None else pixel_scale(wcs)
 
 
 def _sky_to_pixel(wcs: WCS, sky: SkyCoord, shape: tuple[int, int]) -> np.ndarray:
     """Positions with the distortion where they are near the image; far from it no series converges."""
-    linear = np.column_stack(skycoord_to_pixel(sky, wcs, 0, "wcs"))
+    linear: np.ndarray = np.column_stack(skycoord_to_pixel(sky, wcs, 0, "wcs"))
     if wcs.sip is None:
         return linear
     margin = np.array(shape[::-1])
