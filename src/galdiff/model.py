@@ -73,9 +73,8 @@ class ImageFormat:
     def from_dict(cls, fields: Mapping[str, Any]) -> ImageFormat:
         """Build from `to_dict`'s description."""
         stretch = Stretch.from_dict(fields["stretch"])
-        calibration: dict[str, Any] = {
-            k: v if k == "pixel_scale" else tuple(v) for k, v in fields.items() if k in CALIBRATION
-        }
+        known = {name: fields[name] for name in CALIBRATION if name in fields}
+        calibration: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in known.items()}
         return cls(tuple(fields["bands"]), int(fields["size"]), fields["unit"], stretch, **calibration)
 
     def calibration(self) -> dict[str, Any]:

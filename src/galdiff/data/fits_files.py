@@ -170,14 +170,15 @@ def read_fits(
 
 @contextmanager
 def _opened(path: Path, extensions: Sequence[Extension]) -> Iterator[list[Any]]:
-    with _quietly():
-        opened = fits.open(path, memmap=False, uint=False)
-    with opened:
+    with open(path, "rb") as file:  # astropy leaves files open that it cannot read
         with _quietly():
-            images = [opened[e] for e in extensions] if extensions else [_first(opened, path)]
-            for image in images:
-                _check(image, path)
-        yield images
+            opened = fits.open(file, memmap=False, uint=False)
+        with opened:
+            with _quietly():
+                images = [opened[e] for e in extensions] if extensions else [_first(opened, path)]
+                for image in images:
+                    _check(image, path)
+            yield images
 
 
 @contextmanager

@@ -208,7 +208,8 @@ def _in_mosaic(path: Path, at: np.ndarray, sky: bool, side: int) -> tuple[np.nda
             raise DataError("the mosaic's header has no world coordinates", where=path, remedy=remedy)
         known = np.isfinite(at).all(axis=1) & (np.abs(at[:, 1]) <= 90)
         pixels = np.full(at.shape, np.nan)
-        pixels[known] = _sky_to_pixel(wcs, SkyCoord(*at[known].T, unit="deg"), image.shape)
+        # Rounded, so that positions on a pixel's center fall on the same side of a tie in every band.
+        pixels[known] = _sky_to_pixel(wcs, SkyCoord(*at[known].T, unit="deg"), image.shape).round(3)
     else:
         pixels = at
     high = np.array(image.shape[::-1])
