@@ -130,6 +130,7 @@ class TestSample:
             ({"n": 1, "votes": {"spiral": 0.9, "no_spiral": 0.3}}, "sum to 1.2"),
             ({"n": 1, "sampler": "ddim"}, "unknown sampler 'ddim'. Known: euler, heun, dpmpp_2m"),
             ({"n": 1, "steps": 0}, "0 steps are not enough"),
+            ({"n": 1, "units": "physical"}, "8-bit pictures, whose brightness is no flux"),
         ],
         ids=lambda value: str(value)[:24],
     )

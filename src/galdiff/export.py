@@ -6,6 +6,7 @@ both back: ``FITSDataset(folder, table="catalog.fits", images="images")``.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,6 +153,7 @@ def _ascii(text: str) -> str:
 
 
 def _writable(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Columns in types that FITS has."""
+    """Columns of names and types that FITS has."""
     text = {k: np.array([_ascii(str(v)) for v in values]) for k, values in columns.items() if values.dtype.kind in "OU"}
-    return {k: text.get(k, values) for k, values in columns.items() if k not in ("id", "file")}
+    names = {k: re.sub(r"\W", "_", k, flags=re.ASCII) for k in columns}
+    return {name: text.get(k, columns[k]) for k, name in names.items() if name not in ("id", "file")}

@@ -135,6 +135,7 @@ class TestLayouts:
         d = FITSDataset(root, table=path.name, id="name", label="kind", scalars=["redshift"], name="type", size=None)
         assert d.ids.tolist() == frame["name"].tolist()
         assert [f.name for f in d.schema.fields] == ["type", "redshift"]
+        assert d.schema.fields[0].classes == ("a", "b")
         assert d.conditions.masks["type"].tolist() == d.conditions.masks["redshift"].tolist() == [1, 1, 0, 1]
         assert d.conditions.values["type"][d.conditions.masks["type"]].tolist() == [1, 0, 0]
         assert (d.schema.fields[1].mean, d.schema.fields[1].std) == pytest.approx((0.2, 0.2 / 6**0.5))
