@@ -147,6 +147,7 @@ class TestSample:
             ({"n": 1, "steps": 0}, "0 steps are not enough"),
             ({"n": 1, "options": {"eta": 0.5}}, "sampler 'heun' has no option 'eta'. These have: ddim"),
             ({"n": 1, "guidance": {"spirl": 2}}, "Did you mean 'spiral'"),
+            ({"n": 1, "units": "physical"}, "8-bit pictures, whose brightness is no flux"),
         ],
         ids=lambda value: str(value)[:24],
     )

@@ -11,12 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from galdiff.config import train
-    from galdiff.data import DeepLenseDataset, GZ2Dataset, HDF5Dataset, IDXDataset, ImageFolderDataset
+    from galdiff.data import (
+        DeepLenseDataset,
+        FITSDataset,
+        GZ2Dataset,
+        HDF5Dataset,
+        IDXDataset,
+        ImageFolderDataset,
+    )
+    from galdiff.export import write_fits
     from galdiff.latent_diffusion import LatentDiffusion
     from galdiff.latents import LatentStore
 
 __all__ = [
     "DeepLenseDataset",
+    "FITSDataset",
     "GZ2Dataset",
     "HDF5Dataset",
     "IDXDataset",
@@ -25,12 +34,14 @@ __all__ = [
     "LatentStore",
     "__version__",
     "train",
+    "write_fits",
 ]
 
 __version__ = _version("galdiff")
 
 _HOME = {
     "DeepLenseDataset": "galdiff.data",
+    "FITSDataset": "galdiff.data",
     "GZ2Dataset": "galdiff.data",
     "HDF5Dataset": "galdiff.data",
     "IDXDataset": "galdiff.data",
@@ -38,6 +49,7 @@ _HOME = {
     "LatentDiffusion": "galdiff.latent_diffusion",
     "LatentStore": "galdiff.latents",
     "train": "galdiff.config",
+    "write_fits": "galdiff.export",
 }
 
 

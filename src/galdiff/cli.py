@@ -123,7 +123,7 @@ def check_(catalog: Catalog, overrides: Set = None, out: Out = Path("runs"), deb
 @_plainly
 def sample(
     run: Run,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="A .zarr, .npy or .png file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="A .zarr, .fits, .npy or .png.")],
     n: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 16,
     condition: Annotated[
         list[str] | None,

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+import galdiff.export  # noqa: F401 - images.galdiff.to_fits
 from galdiff.config import fit_settings
 from galdiff.data import CutoutDataset
 from galdiff.errors import GaldiffError
@@ -114,6 +115,7 @@ class LatentDiffusion:
         options: Mapping[str, Any] | None = None,
         noise: bool = True,
         batch: int = 64,
+        units: str | None = None,
         **conditions: Any,
     ) -> xr.DataArray:
         """Draw images.
@@ -138,6 +140,10 @@ class LatentDiffusion:
             With the sky noise; False gives the mean image.
         batch : int
             Samples at once; no sample depends on it.
+        units : {"physical", "stretched"}, optional
+            "physical" insists on the unit of the training images, with their zero point and pixel scale among the
+            attributes where they are known; it is refused of a model of display units, whose images hold no flux.
+            "stretched" gives what the networks see, about [-1, 1]. By default the training images' own.
         **conditions
             Fields of `schema`: a class name, a number, or for votes a mapping such as ``votes={"spiral": 0.9}``, which
             fixes those answers, renormalises within their question and masks the others. A sequence of ``n`` values
@@ -147,23 +153,27 @@ class LatentDiffusion:
         -------
         xarray.DataArray
             Pixel values ``(sample, band, y, x)``, float32, in the unit of the training images (``attrs["units"]``),
-            with the seeds and the conditions as coordinates.
+            with the seeds and the conditions as coordinates; `images.galdiff.to_fits(folder)` writes them as FITS
+            stamps.
 
         Raises
         ------
         GaldiffError
-            For an unknown condition, class or answer, with the nearest known one.
+            For an unknown condition, class or answer, with the nearest known one, and for units that the model's
+            images do not have.
         """
         if n < 1:
             raise GaldiffError(f"cannot draw {n} samples", remedy="Ask for one or more")
+        stretched = self._is_stretched(units)
         asked = self.schema.ask(n, conditions)
         chosen = {"sampler": sampler, "steps": steps, "guidance": guidance, **(options or {})}
         drawn = self.model.sampler(**chosen)
         seeds = seed + torch.arange(n)
-        images = torch.cat(list(self.model.generate(drawn, seeds, asked, noise=noise, batch=batch)))
+        parts = self.model.generate(drawn, seeds, asked, noise=noise, batch=batch, stretched=stretched)
+        images = torch.cat(list(parts))
         used = {**self.model.sampling, **{k: v for k, v in chosen.items() if v is not None}}
         coords = {"seed": ("sample", seeds.numpy()), **condition_coordinates(self.schema, asked)}
-        return self._array(images.numpy(), coords, used)
+        return self._array(images.numpy(), coords, {**used, "units": "stretched"} if stretched else used)
 
     def reconstruct(self, images: Any, *, noise: bool = False) -> xr.DataArray:
         """Encode and decode.
@@ -188,9 +198,20 @@ class LatentDiffusion:
             )
         return self._array(self.model.reconstruct(pixels, noise=noise).numpy(), {}, {})
 
+    def _is_stretched(self, units: str | None) -> bool:
+        if units not in (None, "physical", "stretched"):
+            raise GaldiffError(f"unknown units '{units}'", remedy="Known: physical, stretched")
+        if units == "physical" and self.model.format.unit == "display":
+            reason = "this model was trained on 8-bit pictures, whose brightness is no flux"
+            raise GaldiffError(
+                f"there are no physical units: {reason}", remedy="Leave units out, or train on FITS data"
+            )
+        return units == "stretched"
+
     def _array(self, images: np.ndarray, coords: Mapping[str, Any], attrs: Mapping[str, Any]) -> xr.DataArray:
         bands = {"band": list(self.model.format.bands)}
-        attrs = {"units": self.model.format.unit, **attrs}
+        if "units" not in attrs:
+            attrs = {"units": self.model.format.unit, **self.model.format.calibration(), **attrs}
         return xr.DataArray(images, dims=("sample", "band", "y", "x"), coords={**bands, **coords}, attrs=attrs)
 
     def _card(self) -> str:

@@ -31,6 +31,8 @@ from galdiff.schema.conditions import Conditions, ConditionSchema
 
 __all__ = ["DiffusionModel", "ImageFormat", "build_denoiser", "load_denoiser"]
 
+CALIBRATION = ("zero_point", "psf_fwhm", "pixel_scale")
+"""What a dataset, an `ImageFormat` and the attributes of samples call the calibration of physical units."""
 _BATCH = 64
 
 
@@ -48,23 +50,38 @@ class ImageFormat:
         "display" (8-bit images as value / 255) or a FITS unit.
     stretch : Stretch
         The invertible map from pixel values to the network's range.
+    zero_point, psf_fwhm : tuple of float, optional
+        Magnitude of a pixel value of 1 and width of the point-spread function [arcsec], band by band, where known.
+    pixel_scale : float, optional
+        Side of a pixel [arcsec], where known.
     """
 
     bands: tuple[str, ...]
     size: int
     unit: str
     stretch: Stretch
+    zero_point: tuple[float, ...] | None = None
+    psf_fwhm: tuple[float, ...] | None = None
+    pixel_scale: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON description; `from_dict` is its inverse."""
         stretch = self.stretch.to_dict()
-        return {"bands": list(self.bands), "size": self.size, "unit": self.unit, "stretch": stretch}
+        described = {"bands": list(self.bands), "size": self.size, "unit": self.unit, "stretch": stretch}
+        return {**described, **self.calibration()}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ImageFormat:
         """Build from `to_dict`'s description."""
         stretch = Stretch.from_dict(fields["stretch"])
-        return cls(tuple(fields["bands"]), int(fields["size"]), fields["unit"], stretch)
+        known = {name: fields[name] for name in CALIBRATION if name in fields}
+        calibration: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in known.items()}
+        return cls(tuple(fields["bands"]), int(fields["size"]), fields["unit"], stretch, **calibration)
+
+    def calibration(self) -> dict[str, Any]:
+        """Return what is known of zero point, PSF and pixel scale, as JSON."""
+        known = {name: getattr(self, name) for name in CALIBRATION}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in known.items() if v is not None}
 
     def pixels(self, x: Tensor) -> Tensor:
         """Map stretched images to pixel values; display values are those that an 8-bit file can hold."""
@@ -152,7 +169,14 @@ class DiffusionModel:
 
     @torch.no_grad()
     def generate(
-        self, sampler: Sampler, seeds: Tensor, conditions: Conditions, *, noise: bool = True, batch: int = _BATCH
+        self,
+        sampler: Sampler,
+        seeds: Tensor,
+        conditions: Conditions,
+        *,
+        noise: bool = True,
+        batch: int = _BATCH,
+        stretched: bool = False,
     ) -> Iterator[Tensor]:
         """Yield batches of pixel values ``(≤ batch, band, y, x)`` on the CPU.
 
@@ -168,6 +192,8 @@ class DiffusionModel:
             Draw the sky noise too; False gives the mean image.
         batch : int
             Samples at once; the samples do not depend on it.
+        stretched : bool
+            Yield what the networks see instead of pixel values.
         """
         side = self.format.size // self.autoencoder.factor
         shape = (self.autoencoder.latent_channels, side, side)
@@ -177,7 +203,7 @@ class DiffusionModel:
             z = sampler(start, conditions[rows].to(self.device), seeds=index)
             decoded = self.autoencoder.decode(self.unwhiten(z))
             x = decoded.sample(0, index) if noise else decoded.mean
-            yield self.format.pixels(x.float()).cpu()
+            yield (x.float() if stretched else self.format.pixels(x.float())).cpu()
 
     @torch.no_grad()
     def reconstruct(self, pixels: Tensor, *, noise: bool = False) -> Tensor:

@@ -87,7 +87,7 @@ def test_debug_shows_the_error_itself(tmp_path):
         (["train", "quickstart", "--budget", "-5"], "--budget"),
         (["train", "quickstart", "--device", "tpu"], "device: should match pattern"),
         (["check", "nothing.yaml"], "there is no such catalog file"),
-        (["sample", "nowhere", "-o", "x.jpeg"], "samples are written to .zarr, .npy, .png"),
+        (["sample", "nowhere", "-o", "x.jpeg"], "samples are written to .zarr, .fits, .npy, .png"),
         (["sample", "nowhere", "-o", "x.png", "--condition", "spiral"], "a condition reads"),
         (["simulate", "galaxies", "out", "-n", "3", "--size", "17"], "Use an even size"),
         (["simulate", "lenses", "out", "-n", "3", "--model", "V"], "Use I, II, III"),

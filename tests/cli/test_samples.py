@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import xarray as xr
+from astropy.io import fits
 from PIL import Image
 
 from galdiff.config.samples import parse_conditions, save_samples, suffix_of
@@ -34,11 +35,11 @@ def test_a_condition_cannot_be_both_whole_and_in_parts():
 
 
 def test_suffixes(tmp_path):
-    with pytest.raises(GaldiffError, match=r"\.zarr, \.npy, \.png"):
-        suffix_of(tmp_path / "x.fits")
+    with pytest.raises(GaldiffError, match=r"\.zarr, \.fits, \.npy, \.png"):
+        suffix_of(tmp_path / "x.jpeg")
 
 
-@pytest.mark.parametrize("suffix", [".zarr", ".npy", ".png"])
+@pytest.mark.parametrize("suffix", [".zarr", ".fits", ".npy", ".png"])
 def test_samples_are_written_and_read_back(images, suffix, tmp_path):
     path = tmp_path / f"samples{suffix}"
     save_samples(images, path)
@@ -48,6 +49,9 @@ def test_samples_are_written_and_read_back(images, suffix, tmp_path):
         assert found.attrs == images.attrs
         with pytest.raises(ResourceError, match="is there already"):
             save_samples(images, path)
+    elif suffix == ".fits":
+        found = [fits.getdata(path / "images" / f"sample-{k}.fits") for k in range(5)]
+        np.testing.assert_array_equal(np.stack(found), images)
     elif suffix == ".npy":
         np.testing.assert_array_equal(np.load(path), images)
     else:

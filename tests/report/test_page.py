@@ -14,7 +14,7 @@ from PIL import Image
 from galdiff.atomic import write_json
 from galdiff.pipeline.evaluation import evaluate
 from galdiff.report import write_report
-from galdiff.report.plots import curves, grid, png, render, save_grid
+from galdiff.report.plots import curves, grid, lupton_rgb, png, render, save_grid
 
 ASKS = ("round & <b>bold</b>", "edge_on")
 SEEDS, SIZE = 4, 16
@@ -181,6 +181,29 @@ class TestPlots:
         x = np.stack([np.full((1, 8, 8), 1.0), np.full((1, 8, 8), 5.0)])
         one, other = render(x, "e/s")
         assert one.mean() < other.mean()
+
+    def test_the_first_of_physical_bands_is_blue(self):
+        star = np.zeros((1, 5, 9, 9))
+        star[0, 0, 4, 4], star[0, 4, 2, 2] = 1.0, 1.0
+        image = render(star, "nanomaggy")[0]
+        assert image[4, 4].argmax() == 2
+        assert image[2, 2].argmax() == 0
+
+    def test_color_does_not_depend_on_brightness(self):
+        """Lupton et al. 2004: one source at all brightnesses has one ratio of red to green to blue."""
+        light = np.geomspace(1e-3, 50, 64).reshape(8, 8)
+        x = light * np.array([1.0, 0.6, 0.3])[:, None, None]
+        shown = lupton_rgb(x[None] * 1e-11, sky=np.zeros(3), high=np.full(3, 1e-11))[0].astype(float)
+        bright = shown[..., 0] > 60
+        for k, ratio in ((1, 0.6), (2, 0.3)):
+            np.testing.assert_allclose(shown[bright][:, k] / shown[bright][:, 0], ratio, atol=0.02)
+        assert shown.max() == 255
+        assert (np.diff(shown[..., 0].ravel()) >= 0).all()
+
+    def test_noise_about_the_sky_is_dark(self):
+        noise = np.random.default_rng(0).normal(6800, 30, (4, 3, 16, 16))
+        noise[:, :, 8, 8] = 1e5
+        assert lupton_rgb(noise).mean() < 30
 
     def test_render_a_constant(self):
         assert np.isfinite(render(np.zeros((1, 1, 4, 4)), "e/s")).all()

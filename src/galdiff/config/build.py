@@ -55,6 +55,7 @@ def build_dataset(spec: RunSpec, folder: Path) -> CutoutDataset:
         "idx": data.IDXDataset,
         "hdf5": data.HDF5Dataset,
         "deeplense": data.DeepLenseDataset,
+        "fits": data.FITSDataset,
     }
     return loaders[spec.data.kind](settings.pop("root"), **settings)
 

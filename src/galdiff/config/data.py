@@ -8,12 +8,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from galdiff.config.section import Count, Flag, Name, Positive, Section, Seed, did_you_mean, section_error
+from galdiff.config.section import (
+    Count,
+    Flag,
+    Fraction,
+    Name,
+    Positive,
+    Section,
+    Seed,
+    did_you_mean,
+    section_error,
+)
 from galdiff.schema.trees import GZ2_TREE
 
 __all__ = [
     "DataSpec",
     "DeepLenseSpec",
+    "FITSSpec",
     "GZ2Spec",
     "HDF5Spec",
     "IDXSpec",
@@ -23,6 +34,7 @@ __all__ = [
     "ask_problems",
 ]
 
+StretchName = Literal["linear", "sqrt", "asinh", "log", "percentile"]
 Problems = Iterator[tuple[tuple[str | int, ...], str]]
 
 
@@ -30,9 +42,7 @@ class _DataSpec(Section):
     root: Path | None = Field(default=None, description="Folder of the data; relative to the catalog file.")
     size: Count = Field(default=64, description="Side of the cutouts that the networks see [pixel].")
     crop: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="Central share of the image to keep.")
-    stretch: Literal["linear", "sqrt", "asinh"] = Field(
-        default="sqrt", description="How pixel values become what the networks see."
-    )
+    stretch: StretchName = Field(default="sqrt", description="How pixel values become what the networks see.")
     on_bad: Literal["fail", "skip"] = Field(default="fail", description="What a damaged or missing image does.")
     limit: Count | None = Field(default=None, description="Use the first so many rows only.")
 
@@ -147,9 +157,7 @@ class IDXSpec(_LabeledSpec):
     labels: Name | None = Field(default=None, description="File of the labels; by default named as the images are.")
     name: Name = Field(default="digit", description="Name of the condition of labels.")
     size: Count = Field(default=32, description="Side of the cutouts that the networks see [pixel].")
-    stretch: Literal["linear", "sqrt", "asinh"] = Field(
-        default="linear", description="How pixel values become what the networks see."
-    )
+    stretch: StretchName = Field(default="linear", description="How pixel values become what the networks see.")
 
 
 class HDF5Spec(_LabeledSpec):
@@ -177,16 +185,67 @@ class DeepLenseSpec(_DataSpec):
     """DeepLense: ``.npy`` lenses in one folder a substructure class."""
 
     kind: Literal["deeplense"] = Field(default="deeplense", description="This loader.")
-    stretch: Literal["linear", "sqrt", "asinh"] = Field(
-        default="asinh", description="How pixel values become what the networks see."
-    )
+    stretch: StretchName = Field(default="asinh", description="How pixel values become what the networks see.")
     allow_object_arrays: Flag = Field(default=False, description="Read [image, mass] arrays, restrictedly.")
     simulate: SimulateLensesSpec | None = Field(
         default=None, description="Simulate the data instead of reading a root; needs the extra ``lenses``."
     )
 
 
-DataSpec = Annotated[GZ2Spec | ImageFolderSpec | IDXSpec | HDF5Spec | DeepLenseSpec, Field(discriminator="kind")]
+class FITSSpec(_LabeledSpec):
+    """FITS stamps, cubes, or cutouts from mosaics by a table of positions."""
+
+    kind: Literal["fits"] = Field(default="fits", description="This loader.")
+    table: Name | None = Field(
+        default=None, description="Table of ids, labels and positions; without it the folders are the classes."
+    )
+    id: Name = Field(default="id", description="Column of the ids, which ``{id}`` stands for.")
+    label: Name | None = Field(default=None, description="Column of the labels; without it there is no class.")
+    scalars: tuple[Name, ...] | dict[Name, str] = Field(
+        default=(), description="Columns that are each a scalar condition, or from such columns to units."
+    )
+    images: Name = Field(default=".", description="Folder of the stamps, relative to the root.")
+    files: Name | dict[Name, Name] | None = Field(
+        default=None, description="Pattern of the paths, such as ``{label}/{id}.fits``, or one a band."
+    )
+    hdu: int | Name | tuple[int | Name, ...] | None = Field(
+        default=None, description="Extension, or one a band; by default the first image."
+    )
+    mask_hdu: int | Name | None = Field(default=None, description="Extension that is not 0 where a pixel is invalid.")
+    bands: tuple[Name, ...] = Field(default=(), description="Names of the bands; by default the files'.")
+    mosaic: Name | None = Field(
+        default=None, description="Path of mosaics, such as ``{tile}/{band}.fits``, to cut objects from."
+    )
+    ra: Name = Field(default="ra", description="Column of right ascension [deg].")
+    dec: Name = Field(default="dec", description="Column of declination [deg].")
+    x: Name | None = Field(default=None, description="Column of the position in the mosaic [pixel, from 0].")
+    y: Name | None = Field(default=None, description="Column of the position in the mosaic [pixel, from 0].")
+    side: Count | None = Field(default=None, description="Side of the cutouts from a mosaic [pixel].")
+    fill: float = Field(default=0.0, description="Pixel value in place of an invalid one.")
+    max_invalid: Fraction = Field(default=0.1, description="Share of invalid pixels above which an image is bad.")
+    unit: Name | None = Field(default=None, description="Unit of the pixel values, in place of the headers'.")
+    zero_point: float | dict[Name, float] | None = Field(
+        default=None, description="Magnitude of a pixel value of 1, for all bands or one a band."
+    )
+    psf_fwhm: Positive | Name | dict[Name, Positive] | None = Field(
+        default=None, description="Width of the point-spread function [arcsec], or its column."
+    )
+    pixel_scale: Positive | None = Field(default=None, description="Side of a pixel of the files [arcsec].")
+    stretch: StretchName = Field(default="asinh", description="How pixel values become what the networks see.")
+
+    @model_validator(mode="after")
+    def _mosaic_has_positions(self) -> FITSSpec:
+        missing = [key for key in ("table", "side") if self.mosaic is not None and getattr(self, key) is None]
+        if missing:
+            raise section_error(*(((key,), "is required: cutouts from a mosaic need it") for key in missing))
+        if (self.x is None) != (self.y is None):
+            raise section_error((("y" if self.y is None else "x",), "is required: x and y go together"))
+        return self
+
+
+DataSpec = Annotated[
+    GZ2Spec | ImageFolderSpec | IDXSpec | HDF5Spec | DeepLenseSpec | FITSSpec, Field(discriminator="kind")
+]
 """The section ``data``: its ``kind`` says which."""
 
 
@@ -216,7 +275,7 @@ def _conditions(data: DataSpec) -> tuple[str, ...] | None:
         if data.table is not None and data.table.endswith(".txt") and data.attributes is None:
             return None
         return (data.name, *(data.attributes or ()), *data.scalars)
-    return (data.name, *(data.scalars if isinstance(data, HDF5Spec) else ()))
+    return (data.name, *(data.scalars if isinstance(data, HDF5Spec | FITSSpec) else ()))
 
 
 def _votes_problems(votes: Any) -> Problems:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["parse_conditions", "save_samples", "suffix_of"]
 
-_SUFFIXES = (".zarr", ".npy", ".png")
+_SUFFIXES = (".zarr", ".fits", ".npy", ".png")
 
 
 def parse_conditions(conditions: Iterable[str]) -> dict[str, Any]:
@@ -57,7 +57,9 @@ def suffix_of(path: Path) -> str:
 
 
 def save_samples(images: xr.DataArray, path: Path) -> None:
-    """Write samples by suffix: ``.zarr`` with their conditions, ``.npy`` pixel values, ``.png`` a grid to look at.
+    """Write samples by suffix: ``.zarr`` or ``.fits`` with their conditions, ``.npy`` pixel values, ``.png`` a grid.
+
+    What ends with ``.fits`` is a folder of stamps with a catalog (`galdiff.export.write_fits`).
 
     Raises
     ------
@@ -67,6 +69,7 @@ def save_samples(images: xr.DataArray, path: Path) -> None:
     import numpy as np
 
     from galdiff.atomic import atomic_write
+    from galdiff.export import write_fits
     from galdiff.report.plots import render, save_grid
 
     suffix = suffix_of(path)
@@ -81,6 +84,8 @@ def save_samples(images: xr.DataArray, path: Path) -> None:
             )
         except FileExistsError as error:
             raise ResourceError("is there already", where=path, remedy="Remove it, or write elsewhere") from error
+    elif suffix == ".fits":
+        write_fits(images, path)
     elif suffix == ".npy":
         with atomic_write(path) as file:
             np.save(file, images.to_numpy())

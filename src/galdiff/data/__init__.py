@@ -2,23 +2,30 @@
 
 from galdiff.data.dataset import CutoutDataset
 from galdiff.data.deeplense import DeepLenseDataset
+from galdiff.data.fits import FITSDataset
+from galdiff.data.fits_files import StampHeader
 from galdiff.data.gz2 import GZ2Dataset
 from galdiff.data.hdf5 import HDF5Dataset
 from galdiff.data.idx import IDXDataset
 from galdiff.data.imagefolder import ImageFolderDataset
 from galdiff.data.splits import split_by_hash
-from galdiff.data.stretch import Asinh, Linear, Sqrt, Stretch
+from galdiff.data.stretch import Linear, Sqrt, Stretch
+from galdiff.data.stretches import Asinh, Log, Percentile
 
 __all__ = [
     "Asinh",
     "CutoutDataset",
     "DeepLenseDataset",
+    "FITSDataset",
     "GZ2Dataset",
     "HDF5Dataset",
     "IDXDataset",
     "ImageFolderDataset",
     "Linear",
+    "Log",
+    "Percentile",
     "Sqrt",
+    "StampHeader",
     "Stretch",
     "split_by_hash",
 ]

@@ -54,7 +54,15 @@ class CutoutDataset(Dataset[dict[str, Any]], ABC):
         Rows that were left out, with the reason.
     storage_dtype : str
         Type in which a cache may keep the pixel values without loss that matters.
+    zero_point, psf_fwhm : tuple of float, optional
+        Magnitude of a pixel value of 1 and width of the point-spread function [arcsec], band by band, where known.
+    pixel_scale : float, optional
+        Side of a pixel as `read` returns it [arcsec], where known.
     """
+
+    zero_point: tuple[float, ...] | None = None
+    psf_fwhm: tuple[float, ...] | None = None
+    pixel_scale: float | None = None
 
     def __init__(
         self,
@@ -115,11 +123,14 @@ class CutoutDataset(Dataset[dict[str, Any]], ABC):
         DataError
             As `load`, and where values are not finite.
         """
-        image = center_crop(self.load(i), self.crop)
+        image = self._crop(self.load(i), i)
         if not np.isfinite(image).all():
             bad = int((~np.isfinite(image)).sum())
             raise DataError(f"{bad} pixel values are NaN or infinite", where=self.ids[i])
         return np.ascontiguousarray(image) if self._size is None else resize(image, self._size)
+
+    def _crop(self, image: np.ndarray, i: int) -> np.ndarray:
+        return center_crop(image, self.crop)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -128,9 +139,12 @@ class CutoutDataset(Dataset[dict[str, Any]], ABC):
         """Return ``image`` (stretched float32 tensor), ``id``, and every condition field with its ``<name>_mask``."""
         if not -len(self) <= i < len(self):
             raise IndexError(i)
+        return self._item(i, self.read(i))
+
+    def _item(self, i: int, pixels: np.ndarray) -> dict[str, Any]:
         row = self.conditions[i]
         fields = {**row.values, **{f"{name}_mask": mask for name, mask in row.masks.items()}}
-        return {"image": self.stretch(torch.from_numpy(self.read(i))), "id": self.ids[i].item(), **fields}
+        return {"image": self.stretch(torch.from_numpy(pixels)), "id": self.ids[i].item(), **fields}
 
     def check(self) -> list[str]:
         """Return problems that can be found without decoding every image: the first image, and what was left out."""

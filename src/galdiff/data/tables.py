@@ -72,7 +72,9 @@ def read_table(path: Path, *, ids: Sequence[str]) -> pd.DataFrame:
         elif name.endswith((".fits", ".fit", ".fits.gz")):
             from astropy.table import Table
 
-            table = Table.read(path, format="fits").to_pandas()
+            found = Table.read(path, format="fits")
+            found.convert_bytestring_to_unicode()
+            table = found.to_pandas()
         else:
             table = _read_csv(path, ids)
     except (OSError, ValueError, UnicodeDecodeError, pd.errors.ParserError, EOFError, csv.Error) as error:

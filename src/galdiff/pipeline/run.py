@@ -16,7 +16,7 @@ from galdiff.data.stretch import Stretch
 from galdiff.errors import GaldiffError, StoreError
 from galdiff.latents import CutoutStore, LatentStore
 from galdiff.lock import release_lock, take_lock
-from galdiff.model import DiffusionModel, ImageFormat, resolve_device, weights_hash
+from galdiff.model import CALIBRATION, DiffusionModel, ImageFormat, resolve_device, weights_hash
 from galdiff.pipeline.autoencoder import train_autoencoder
 from galdiff.pipeline.cutouts import write_cutouts
 from galdiff.pipeline.denoiser import train_denoiser
@@ -106,11 +106,13 @@ class _Flow:
         stretch = Stretch.from_dict(store.attrs["stretch"])
         # Fitted on the training split alone: what it learns from other rows would leak into the figures.
         stretch = stretch.fit(store.images(store.rows("train")[:_STRETCH_SAMPLE]))
-        return ImageFormat(tuple(store.attrs["bands"]), store.attrs["size"], store.attrs["unit"], stretch)
+        return ImageFormat.from_dict({**store.attrs, "stretch": stretch.to_dict()})
 
     def do_cutouts(self) -> dict[str, Any]:
         dataset = self._dataset()
         attrs = {"stretch": dataset.stretch.to_dict(), "size": dataset.size, "source": dataset.fingerprint()}
+        known = {name: getattr(dataset, name) for name in CALIBRATION}
+        attrs |= {name: value for name, value in known.items() if value is not None}
         s = self.settings
         store = write_cutouts(
             dataset,
