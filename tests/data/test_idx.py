@@ -67,7 +67,7 @@ def test_counts_that_differ_are_both_said(folder):
 
 def test_two_sets_are_not_guessed_at(folder):
     write(folder / "train-images-idx3-ubyte", idx(IMAGES))
-    with pytest.raises(DataError, match="there are 2 files of images: t10k-images.*train-images"):
+    with pytest.raises(DataError, match=r"there are 2 files of images: t10k-images.*train-images"):
         IDXDataset(folder)
 
 

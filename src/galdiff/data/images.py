@@ -20,7 +20,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 """Suffixes of the image files that are read."""
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")
 _PIXELS = 64_000_000
-_PLANES = 284  # TIFF's PlanarConfiguration
+_BITS, _PLANES = 258, 284  # TIFF's BitsPerSample and PlanarConfiguration
+_DEPTHS = (1, 2, 4, 8, 16, 32)
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as for 8 bits
 _EXCHANGEABLE = ("RGB", "RGBA", "RGBX")
 _EXCHANGED = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
@@ -116,11 +117,16 @@ def _refuse(image: Image.Image, path: Path) -> None:
     # Photographs of some telephones (MPO) carry a second view, which is no stack.
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         raise DataError(f"the file holds {image.n_frames} images", where=path, remedy="One file an image")  # type: ignore[attr-defined]
-    planes = getattr(image, "tag_v2", {}).get(_PLANES) == 2
-    if _deep(image) and (planes or any(_raw(tile)[:-4] not in _EXCHANGEABLE for tile in _tiles(image))):
+    tags = getattr(image, "tag_v2", {})
+    bits = max(tags.get(_BITS) or (8,))
+    planes = bits > 8 and tags.get(_PLANES) == 2  # of which Pillow would make something else
+    strange = _deep(image) and any(_raw(tile)[:-4] not in _EXCHANGEABLE for tile in _tiles(image))
+    if planes or strange or bits not in _DEPTHS:
         what = "in separate planes" if planes else f"of kind {image.mode}"
         remedy = "Save it as plain RGB or grey, pixel by pixel"
-        raise DataError(f"16-bit samples {what} cannot be read without loss", where=path, remedy=remedy)
+        raise DataError(
+            f"{bits if bits > 8 else 16}-bit samples {what} cannot be read without loss", where=path, remedy=remedy
+        )
 
 
 def _deep(image: Image.Image) -> bool:

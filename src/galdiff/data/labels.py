@@ -62,7 +62,8 @@ def class_column(
     DataError
         For a label that is not among the classes.
     """
-    known = labels.notna().to_numpy(dtype=bool)
+    # FITS tables have no gaps: what is unknown there is an empty text.
+    known = labels.notna().to_numpy(dtype=bool) & (labels.astype(str).str.strip() != "").to_numpy(dtype=bool)
     values = sorted(labels[known].unique(), key=lambda v: (isinstance(v, str), v))
     if classes is None:
         # Numbers of the usual two signs say whether something is there, as CelebA's attributes do.

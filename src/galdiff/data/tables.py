@@ -72,9 +72,9 @@ def read_table(path: Path, *, ids: Sequence[str]) -> pd.DataFrame:
         elif name.endswith((".fits", ".fit", ".fits.gz")):
             from astropy.table import Table
 
-            found = Table.read(path, format="fits")
-            found.convert_bytestring_to_unicode()
-            table = found.to_pandas()
+            stored = Table.read(path, format="fits")
+            stored.convert_bytestring_to_unicode()  # or the text 'spiral' is read as "b'spiral'"
+            table = stored.to_pandas()
         else:
             table = _read_csv(path, ids)
     except (OSError, ValueError, UnicodeDecodeError, pd.errors.ParserError, EOFError, csv.Error) as error:
