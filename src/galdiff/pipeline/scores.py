@@ -97,12 +97,19 @@ def _axis_ratios(folder: Path) -> list[Figure]:
     for ask in dict.fromkeys(grid["ask"].to_numpy().tolist()):
         drawn = grid["image"].to_numpy()[(grid["ask"].to_numpy() == ask) & (grid["guidance"].to_numpy() == weight)]
         like = real["image"].to_numpy()[real["ask"].to_numpy() == ask]
-        value = float(np.nanmedian(morphology(drawn)["axis_ratio"]))
-        floor = float(np.nanmedian(morphology(like)["axis_ratio"])) if len(like) >= 5 else None
+        value, floor = _axis_ratio(drawn), _axis_ratio(like) if len(like) >= 5 else None
         note = f"guidance {weight:g}; the floor is the median of {len(like)} real counterparts"
         protocol = f"{PROTOCOL}, median axis ratio by moments"
-        figures.append(Figure(f"axis_ratio[{ask}]", value, None, floor, len(drawn), protocol, note=note))
+        status = "too few" if value is None else "ok"
+        figures.append(Figure(f"axis_ratio[{ask}]", value, None, floor, len(drawn), protocol, status, note))
     return figures
+
+
+def _axis_ratio(images: np.ndarray) -> float | None:
+    """Median over the objects that are found; rings of lensed light have nothing at their centers."""
+    ratios = morphology(images)["axis_ratio"].to_numpy()
+    found = ratios[np.isfinite(ratios)]
+    return float(np.median(found)) if len(found) else None
 
 
 def _class_figures(
