@@ -197,7 +197,8 @@ def _first(opened: fits.HDUList, path: Path) -> Any:
 
 def _check(image: Any, path: Path) -> None:
     shape = tuple(getattr(image, "shape", ()) or ()) if getattr(image, "is_image", False) else ()
-    if len(shape) < 2 or (len(shape) > 3 and any(side != 1 for side in shape[:-3])) or 0 in shape:
+    whole = all(isinstance(side, int) and side > 0 for side in shape)  # of a damaged header they may be anything
+    if not whole or len(shape) < 2 or any(side != 1 for side in shape[:-3]):
         name = image.name or "the first extension"
         raise DataError(f"{name} is no image of (y, x) or (band, y, x): its shape is {shape}", where=path)
     image.header.tostring()  # now, while odd cards may be remarked on
