@@ -104,7 +104,7 @@ def test_mistakes_of_the_reader_and_of_the_schema_come_together(write):
         ),
         (
             "name: demo\ndata: {kind: gz2, root: x}\nsampling: {asks: {s: {votes: {spirall: 1}}}}",
-            "demo.yaml:3:40: sampling.asks.s.votes.spirall: is not an answer of Galaxy Zoo 2 (did you mean 'spiral'?)",
+            "demo.yaml:3:40: sampling.asks.s.votes.spirall: is not an answer of Galaxy Zoo 2 or Galaxy Zoo DECaLS (did you mean 'spiral'?)",
         ),
         (
             "name: demo\ndata: {kind: gz2, root: x}\nsampling: {asks: {s: {votes: {spiral: 2}}}}",
