@@ -111,13 +111,16 @@ class ImageFolderSpec(_DataSpec):
 
 
 class DeepLenseSpec(_DataSpec):
-    """DeepLense: ``.npy`` lenses in one folder a substructure class."""
+    """DeepLense: ``.npy`` lenses, their substructure class in the folder's or the file's name."""
 
     kind: Literal["deeplense"] = Field(default="deeplense", description="This loader.")
     stretch: Literal["linear", "sqrt", "asinh"] = Field(
         default="asinh", description="How pixel values become what the networks see."
     )
     allow_object_arrays: Flag = Field(default=False, description="Read [image, mass] arrays, restrictedly.")
+    normalize: Literal["minmax"] | None = Field(
+        default=None, description="Scale every array to [0, 1] by its own extremes, which destroys flux."
+    )
 
 
 DataSpec = Annotated[GZ2Spec | ImageFolderSpec | DeepLenseSpec, Field(discriminator="kind")]

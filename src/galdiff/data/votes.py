@@ -12,7 +12,7 @@ question; a question that nobody reached is masked. Where a table lacks one answ
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,7 +144,7 @@ def vote_columns(
     return {q: here for q, here in found.items() if here.counts or not isinstance(count, Mapping) or known[q] in count}
 
 
-def _questions(layout: VoteFormat, kind: str, there: Collection[str]) -> dict[int, QuestionColumns]:
+def _questions(layout: VoteFormat, kind: str, there: Set[str]) -> dict[int, QuestionColumns]:
     found = {}
     for q, question in enumerate(layout.tree.questions):
         span = layout.tree.answer_slice(q)
