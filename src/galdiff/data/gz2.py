@@ -126,7 +126,7 @@ class GZ2Dataset(CutoutDataset):
         names, source = _file_names(root, mapping, chosen, files)
         present = np.array([name in files for name in names], dtype=bool)
         if not present.any():
-            remedy = f"Look at 'id' and 'mapping': {_ALIKE}" if key not in _SDSS or source else "Is the mapping there?"
+            remedy = f"Look at 'images', 'id' and 'mapping': {_ALIKE}"
             raise DataError(f"no row of {path.name} has an image in '{images}'", where=root, remedy=remedy)
         bad = outside(frame, path, found)[rows]
         if on_bad == "fail":

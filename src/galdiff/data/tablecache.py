@@ -68,6 +68,7 @@ def read_parquet(path: Path) -> pd.DataFrame:
         names = [name for name in file.schema_arrow.names if not name.startswith("__index_level_")]
         columns: dict[str, pd.Series] = {}
         for start in range(0, len(names), _COLUMNS):
-            part = file.read(columns=names[start : start + _COLUMNS]).to_pandas(ignore_metadata=True)
+            part = file.read(columns=names[start : start + _COLUMNS], use_pandas_metadata=True).to_pandas()
+            part = part.reset_index(drop=part.index.name is None)
             columns |= {name: part[name].copy() for name in part.columns}
     return pd.DataFrame(columns, copy=False)

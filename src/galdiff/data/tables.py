@@ -91,7 +91,9 @@ def _read(path: Path, ids: Sequence[str]) -> pd.DataFrame:
     if name.endswith((".fits", ".fit", ".fits.gz")):
         from astropy.table import Table
 
-        table = Table.read(path, format="fits", hdu=1)
+        with open(path, "rb") as file:  # astropy leaves a damaged file open
+            table = Table.read(file, format="fits", hdu=1, memmap=False)
+        table.convert_bytestring_to_unicode()
         return table[[column for column in table.colnames if table[column].ndim == 1]].to_pandas()
     return cached(path, ids, lambda: _read_csv(path, ids))
 
@@ -111,8 +113,8 @@ def _read_csv(path: Path, ids: Sequence[str]) -> pd.DataFrame:
                 raise DataError(f"rows have more fields than the {len(header)} of the header", where=path)
             for column, values in block.items():
                 columns[column].append(_smallest(values))
-    # A column that is numbers in some blocks and text in others is text.
-    mixed = [c for c, parts in columns.items() if len({_is_number(part) for part in parts}) == 2]
+    # A column that is numbers in some blocks and words in others is text.
+    mixed = [c for c, parts in columns.items() if len({_kind(part) for part in parts} - {""}) > 1]
     if mixed:
         again = pd.read_csv(path, dtype=str, encoding="utf-8-sig", usecols=mixed)
         columns |= {column: [again[column]] for column in mixed}
@@ -124,9 +126,11 @@ def _smallest(values: pd.Series) -> pd.Series:
     return pd.to_numeric(values, downcast="integer") if values.dtype.kind == "i" else values
 
 
-def _is_number(values: pd.Series) -> bool | None:
-    """Whether a block of a column is numbers; None where all of it is absent."""
-    return None if values.isna().all() else values.dtype.kind in "iufb"
+def _kind(values: pd.Series) -> str:
+    """What a block of a column holds; nothing where all of it is absent."""
+    if values.isna().all():
+        return ""
+    return "number" if values.dtype.kind in "iuf" else values.dtype.name
 
 
 def find_column(table: pd.DataFrame, wanted: str, path: Path) -> str:

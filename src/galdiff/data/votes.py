@@ -83,11 +83,11 @@ def detect_format(
         kinds = layout.fractions
         if key is not None and (own or any(_questions(layout, kind, columns) for kind in kinds)):
             return layout, key
-        first = " or ".join(layout.stems[0] + suffix for suffix in kinds.values())
-        looked_for.append(f"{layout.name} ({' or '.join([id] if id is not None else layout.ids)}; {first}, …)")
+        first = layout.stems[0] + next(iter(kinds.values()))
+        looked_for.append(f"{layout.name}: {' or '.join([id] if id is not None else layout.ids)}, {first}, …")
     what = "is no table of votes of a known format" if name is None else f"is no {name} table"
     has = ", ".join(map(str, table.columns[:6]))
-    remedy = f"Looked for {', '.join(looked_for)}; it has {has}, …. Name its columns with 'id' and 'columns'"
+    remedy = f"Name its columns with 'id' and 'columns': it has {has}, …; looked for {'; '.join(looked_for)}"
     raise DataError(what, where=path, remedy=remedy)
 
 
@@ -265,8 +265,8 @@ def _reach(
         return np.ones(len(table))
     columns = {a: column for here in found.values() for a, column in here.answers.items()}
     if not columns.keys() >= set(parents):
-        return total  # which by construction is the same
-    return np.sum([_numbers(table, columns[a], path) for a in parents], axis=0)
+        return np.minimum(total, 1)  # which by construction is the same
+    return np.minimum(np.sum([_numbers(table, columns[a], path) for a in parents], axis=0), 1)
 
 
 def _votes_on(
