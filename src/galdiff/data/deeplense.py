@@ -134,6 +134,8 @@ class DeepLenseDataset(CutoutDataset):
         image = self._image(self._paths[i])
         if len(image) != self._bands:
             raise DataError(f"has {len(image)} bands, others have {self._bands}", where=self._paths[i])
+        if np.abs(image).max() > np.finfo(np.float32).max:
+            raise DataError("has values beyond those of 32-bit floating-point numbers", where=self._paths[i])
         if self._normalize == "minmax":
             low, high = image.min(), image.max()
             image = (image - low) / (high - low if high > low else 1)

@@ -127,7 +127,7 @@ def _smallest(values: pd.Series) -> pd.Series:
 
 
 def _kind(values: pd.Series) -> str:
-    """What a block of a column holds; nothing where all of it is absent."""
+    """Say what a block of a column holds; nothing where all of it is absent."""
     if values.isna().all():
         return ""
     return "number" if values.dtype.kind in "iuf" else values.dtype.name
