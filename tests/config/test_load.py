@@ -104,7 +104,19 @@ def test_mistakes_of_the_reader_and_of_the_schema_come_together(write):
         ),
         (
             "name: demo\ndata: {kind: gz2, root: x}\nsampling: {asks: {s: {votes: {spirall: 1}}}}",
-            "demo.yaml:3:40: sampling.asks.s.votes.spirall: is not an answer of Galaxy Zoo 2 (did you mean 'spiral'?)",
+            "demo.yaml:3:40: sampling.asks.s.votes.spirall: is not an answer of Galaxy Zoo 2 or Galaxy Zoo DECaLS (did",
+        ),
+        (
+            "name: demo\ndata: {kind: gz2, root: x, table_format: decals}\nsampling: {asks: {s: {votes: {bar: 1}}}}",
+            "demo.yaml:3:36: sampling.asks.s.votes.bar: is not an answer of Galaxy Zoo DECaLS (did you mean 'no_bar'?)",
+        ),
+        (
+            "name: demo\ndata: {kind: gz2, root: x, table_format: kaggle}\nsampling: {asks: {s: {votes: {big: 1}}}}",
+            "demo.yaml:3:36: sampling.asks.s.votes.big: is not an answer of Galaxy Zoo 2",
+        ),
+        (
+            "name: demo\ndata: {kind: gz2, root: x}\nsampling: {asks: {s: {votes: {weak_bar: 1, odd: 1}}}}",
+            "demo.yaml:3:30: sampling.asks.s.votes: are answers of different surveys, Galaxy Zoo 2 or",
         ),
         (
             "name: demo\ndata: {kind: gz2, root: x}\nsampling: {asks: {s: {votes: {spiral: 2}}}}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +19,8 @@ from galdiff.config.section import (
     did_you_mean,
     section_error,
 )
-from galdiff.schema.trees import GZ2_TREE
+from galdiff.schema.trees import GZ2_TREE, GZ_DECALS_TREE, QuestionTree
+from galdiff.schema.voteformats import VOTE_FORMATS
 
 __all__ = [
     "DataSpec",
@@ -82,19 +83,29 @@ class SimulateLensesSpec(Section):
 
 
 class GZ2Spec(_DataSpec):
-    """Galaxy Zoo 2: JPEG cutouts, the Hart16 table and the filename mapping."""
+    """Galaxy Zoo: image cutouts and a table of votes, of Galaxy Zoo 2, its Kaggle challenge or DECaLS."""
 
     kind: Literal["gz2"] = Field(default="gz2", description="This loader.")
     table: Name | None = Field(
         default=None, description="File of the votes; by default ``*hart16*`` (CSV, Parquet, FITS)."
     )
+    table_format: Literal["hart16", "willett13", "kaggle", "decals", "decals_dr5", "decals_dr8"] | None = Field(
+        default=None, description="What the table's columns are; by default told from their names."
+    )
+    id: Name | None = Field(default=None, description="Column that names the images, where it has another name.")
     mapping: Name | None = Field(
         default=None, description="File that maps object ids to image names; by default used if it is there."
     )
     images: Name = Field(default="images", description="Folder of the images, relative to the root.")
-    votes: Literal["debiased", "weighted", "fraction"] = Field(default="debiased", description="Which fractions.")
+    votes: Literal["debiased", "weighted", "fraction"] | None = Field(
+        default=None, description="Which fractions; by default ``debiased`` for Galaxy Zoo 2, else ``fraction``."
+    )
     columns: dict[Name, Name] | None = Field(default=None, description="From answers to columns of other names.")
-    count: Positive | None = Field(default=None, description="Votes a question, for tables without counts.")
+    count: Positive | dict[Name, Positive] | None = Field(
+        default=None,
+        description="Votes a question, or from questions to votes, for tables without counts; "
+        "for a Kaggle table the volunteers an object.",
+    )
     where: str | None = Field(default=None, description="Which rows, as a pandas query.")
     # The survey documents images without votes and votes without images.
     on_bad: Literal["fail", "skip"] = Field(default="skip", description="What a damaged or missing image does.")
@@ -182,13 +193,16 @@ class HDF5Spec(_LabeledSpec):
 
 
 class DeepLenseSpec(_DataSpec):
-    """DeepLense: ``.npy`` lenses in one folder a substructure class."""
+    """DeepLense: ``.npy`` lenses, their substructure class in the folder's or the file's name."""
 
     kind: Literal["deeplense"] = Field(default="deeplense", description="This loader.")
     stretch: StretchName = Field(default="asinh", description="How pixel values become what the networks see.")
     allow_object_arrays: Flag = Field(default=False, description="Read [image, mass] arrays, restrictedly.")
     simulate: SimulateLensesSpec | None = Field(
         default=None, description="Simulate the data instead of reading a root; needs the extra ``lenses``."
+    )
+    normalize: Literal["minmax"] | None = Field(
+        default=None, description="Scale every array to [0, 1] by its own extremes, which destroys flux."
     )
 
 
@@ -258,7 +272,7 @@ def ask_problems(asks: Mapping[str, Mapping[str, Any]], data: DataSpec) -> Probl
                 are = " or ".join(fields)
                 yield (name, field), f"is not a condition of this data, {are} is{did_you_mean(field, fields)}"
             elif isinstance(data, GZ2Spec):
-                yield from (((name, field, *path), message) for path, message in _votes_problems(value))
+                yield from (((name, field, *path), message) for path, message in _votes_problems(value, _trees(data)))
             elif isinstance(data, _LabeledSpec) and field == data.name and isinstance(data.classes, dict):
                 known = list(data.classes.values())
                 if value not in known:
@@ -278,13 +292,24 @@ def _conditions(data: DataSpec) -> tuple[str, ...] | None:
     return (data.name, *(data.scalars if isinstance(data, HDF5Spec | FITSSpec) else ()))
 
 
-def _votes_problems(votes: Any) -> Problems:
+def _trees(data: GZ2Spec) -> list[QuestionTree]:
+    """Trees that the answers may be of; which one it is, an undeclared format says only when the table is read."""
+    if data.table_format is not None:
+        return [VOTE_FORMATS[data.table_format].tree]
+    return [GZ2_TREE] if data.simulate is not None else [GZ2_TREE, GZ_DECALS_TREE]
+
+
+def _votes_problems(votes: Any, trees: Sequence[QuestionTree]) -> Problems:
     if not isinstance(votes, Mapping):
         yield (), "should be a mapping from answers to fractions"
         return
-    known = [name for answer in GZ2_TREE.answers for name in (answer.alias, answer.name)]
+    answers = [[name for answer in tree.answers for name in (answer.alias, answer.name)] for tree in trees]
+    known = [name for names in answers for name in names]
+    titles = " or ".join({"gz2": "Galaxy Zoo 2", "gz_decals": "Galaxy Zoo DECaLS"}[tree.name] for tree in trees)
     for answer, fraction in votes.items():
         if answer not in known:
-            yield (answer,), f"is not an answer of Galaxy Zoo 2{did_you_mean(answer, known)}"
+            yield (answer,), f"is not an answer of {titles}{did_you_mean(answer, known)}"
         elif isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
             yield (answer,), f"should be a vote fraction within [0, 1], not {fraction!r}"
+    if not any(known >= set(votes) for known in map(set, answers)) and set(votes) <= set(known):
+        yield (), f"are answers of different surveys, {titles}"

@@ -1,7 +1,9 @@
-"""DeepLense: simulated strong lenses in one folder a substructure class, as ``.npy`` arrays of several layouts."""
+"""DeepLense: simulated strong lenses with their substructure, as ``.npy`` arrays of several layouts."""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -30,29 +32,43 @@ _SPELLINGS = {
     "vort": "axion",
     "vortex": "axion",
 }
+_SPLITS = {
+    "train": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+_SPELLED = re.compile(rf"(?<![a-z])({'|'.join(_SPELLINGS)})(?![a-z])")  # longest spelling first
 _BANDS = 5  # an axis of at most this length is an axis of bands
 
 
 class DeepLenseDataset(CutoutDataset):
     """Lenses with their substructure class, and the axion's mass where the files hold it.
 
-    Folders may be spelled no, no_sub or nosub; cdm or sphere; axion or vort; and lie in train and val folders. Arrays
-    may have rank 2 to 4, bands first or last and axes of length one; counts become floating-point numbers. Nothing is
-    scaled file by file, because that destroys flux. Source: Alexander et al. 2020 (ApJ 893, 15).
+    The class is that of the folder, spelled no, no_sub or nosub; cdm or sphere; axion, vort or vortex; or of the
+    file's name, as in ``axion_sim_123.npy``, where no folder says it. Folders may lie in train, val and test folders,
+    which become the column ``split`` of the table. Arrays may have rank 2 to 4, bands first or last and axes of length
+    one; counts become floating-point numbers. Source: Alexander et al. 2020 (ApJ 893, 15).
 
     Parameters
     ----------
     root : path-like
         The folder.
     allow_object_arrays : bool
-        Read ``[image, mass]`` object arrays by a restricted reader that can execute nothing; the mass becomes the
-        condition ``log10_mass`` [log10 eV].
+        Read object arrays by a restricted reader that can execute nothing. Of ``[image, mass]`` the mass [eV] becomes
+        the condition ``log10_mass`` [log10 eV] and the column ``mass``; of ``[image, v1, v2, …]`` the values become
+        columns ``value1``, ``value2``, ….
+    normalize : {"minmax"}, optional
+        Scale every array to [0, 1] by its own extremes, as some published loaders do. This destroys flux: a bright
+        lens and a faint one become the same.
     size : int, optional
         Side after resizing; None keeps the arrays' own.
     crop, limit, stretch
         As in `GZ2Dataset`; "asinh" by default. ``limit`` keeps so many of each class.
     on_bad : {"fail", "skip"}
-        Whether a bad array is an error when the masses are read, or is listed in `skipped`.
+        Whether a bad array is an error when the masses are read, or is listed in `skipped`. Arrays of no class are
+        listed in either case.
 
     Raises
     ------
@@ -65,6 +81,7 @@ class DeepLenseDataset(CutoutDataset):
         root: str | Path,
         *,
         allow_object_arrays: bool = False,
+        normalize: str | None = None,
         size: int | None = None,
         crop: float = 1.0,
         limit: int | None = None,
@@ -74,37 +91,38 @@ class DeepLenseDataset(CutoutDataset):
         root = Path(root)
         if not root.is_dir():
             raise DataError("the data folder is missing", where=root, remedy="Set data.root")
-        paths, labels = _files(root, limit)
-        self._allow, masses, skipped, kept = allow_object_arrays, [], [], []
-        for i, path in enumerate(paths):
+        if normalize not in (None, "minmax"):
+            raise DataError(f"unknown way to normalize '{normalize}'", remedy="Known: minmax")
+        found, strangers = _files(root, limit)
+        self._allow, self._normalize, self._paths = allow_object_arrays, normalize, []
+        skipped, rows = (
+            [(path.relative_to(root).as_posix(), "no class in its folder or name") for path in strangers],
+            [],
+        )
+        for path, label in found:
+            name = path.relative_to(root)
             try:
-                # Headers are quick; only object arrays are read here, for the mass they carry.
-                masses.append(_mass(path, allow_object_arrays))
-                kept.append(i)
+                # Headers are quick; only object arrays are read here, for the values they carry.
+                values = _values(path, allow_object_arrays)
             except DataError as error:
                 if on_bad == "fail":
                     raise
-                skipped.append((str(path.relative_to(root)), str(error)))
-        paths = [paths[i] for i in kept]
-        ids = np.array([p.relative_to(root).with_suffix("").as_posix() for p in paths])
-        coded = torch.tensor([labels[i] for i in kept], dtype=torch.int64)
-        mass = torch.tensor([m if m is not None and m > 0 else float("nan") for m in masses], dtype=torch.float64)
-        log_mass, known = mass.log10().float(), mass.isfinite()
-        fields: list[Class | Scalar] = [Class("substructure", CLASSES)]
-        values, masks = {"substructure": coded}, {"substructure": torch.ones(len(coded), dtype=torch.bool)}
-        if known.any():
-            center, spread = float(log_mass[known].mean()), float(log_mass[known].std(correction=0))
-            fields.append(Scalar("log10_mass", "log10 eV", round(center, 3), round(max(spread, 0.1), 3)))
-            values["log10_mass"], masks["log10_mass"] = torch.where(known, log_mass, center), known
-        self._paths = paths
-        first = _image(paths[0], allow_object_arrays) if paths else np.zeros((1, 1, 1), np.float32)
+                skipped.append((name.as_posix(), str(error)))
+                continue
+            split = next((_SPLITS[p.lower()] for p in name.parts[:-1] if p.lower() in _SPLITS), None)
+            rows.append({"id": name.with_suffix("").as_posix(), "class": label, "split": split, "mass": None} | values)
+            self._paths.append(path)
+        table = pd.DataFrame(rows, columns=None if rows else ["id", "class", "split", "mass"])
+        table = table.astype({"mass": float})
+        schema, conditions = _conditions(table)
+        self._bands = len(self._image(self._paths[0])) if self._paths else 1
         super().__init__(
-            table=pd.DataFrame({"id": ids, "class": np.asarray(CLASSES)[coded.numpy()], "mass": mass.numpy()}),
-            ids=ids,
-            schema=ConditionSchema(fields),
-            conditions=Conditions(values, masks),
-            bands=("flux",) if len(first) == 1 else tuple(f"band{k}" for k in range(len(first))),
-            unit="count",
+            table=table if table["split"].notna().any() else table.drop(columns="split"),
+            ids=table["id"].to_numpy(dtype=str),
+            schema=schema,
+            conditions=conditions,
+            bands=("flux",) if self._bands == 1 else tuple(f"band{k}" for k in range(self._bands)),
+            unit="count" if normalize is None else "relative",
             size=size,
             crop=crop,
             stretch=stretch,
@@ -112,59 +130,95 @@ class DeepLenseDataset(CutoutDataset):
         self.skipped = skipped
 
     def load(self, i: int) -> np.ndarray:
-        """Read an array as ``(band, y, x)``, in the simulator's own units."""
-        image = _image(self._paths[i], self._allow)
-        if len(image) != len(self.bands):
-            raise DataError(f"has {len(image)} bands, others have {len(self.bands)}", where=self._paths[i])
-        return image
+        """Read an array as ``(band, y, x)``, in the simulator's own units unless it is to be normalized."""
+        image = self._image(self._paths[i])
+        if len(image) != self._bands:
+            raise DataError(f"has {len(image)} bands, others have {self._bands}", where=self._paths[i])
+        if np.abs(image).max() > np.finfo(np.float32).max:
+            raise DataError("has values beyond those of 32-bit floating-point numbers", where=self._paths[i])
+        if self._normalize == "minmax":
+            low, high = image.min(), image.max()
+            image = (image - low) / (high - low if high > low else 1)
+        return image.astype(np.float32)
+
+    def _image(self, path: Path) -> np.ndarray:
+        return _band_first(read_npy(path, allow_object_arrays=self._allow)[0], path)
 
     def fingerprint(self) -> dict[str, Any]:
         """Describe files and geometry."""
-        files = sha256_json(file_sizes(self._paths))
-        return {"kind": "deeplense", "schema": self.schema.to_dict(), **self._geometry(), "files": files}
+        return {
+            "kind": "deeplense",
+            "schema": self.schema.to_dict(),
+            "normalize": self._normalize,
+            **self._geometry(),
+            "files": sha256_json(file_sizes(self._paths)),
+        }
 
 
-def _files(root: Path, limit: int | None) -> tuple[list[Path], list[int]]:
-    """Array files with their class, from folders of any accepted spelling at any depth."""
-    paths: list[Path] = []
-    labels: list[int] = []
-    strangers = set()
+def _files(root: Path, limit: int | None) -> tuple[list[tuple[Path, str]], list[Path]]:
+    """Array files with their class, by the nearest folder that is called as one, else by their name; and the others."""
+    found: list[tuple[Path, str]] = []
+    strangers: list[Path] = []
+    counts: Counter[str] = Counter()
     for path in sorted(root.rglob("*.npy")):
-        spelled = _SPELLINGS.get(path.parent.name.lower())
-        if spelled is None:
-            strangers.add(path.parent.name)
-        elif limit is None or labels.count(CLASSES.index(spelled)) < limit:
-            paths.append(path)
-            labels.append(CLASSES.index(spelled))
-    if not paths:
-        found = f"; found {', '.join(sorted(strangers))}" if strangers else ""
-        remedy = f"Name them {', '.join(_SPELLINGS)}"
-        raise DataError(f"there is no class folder with .npy arrays{found}", where=root, remedy=remedy)
-    return paths, labels
+        if path.name.startswith("."):  # what a Mac leaves beside every file
+            continue
+        label = _label(path.relative_to(root))
+        if label is None:
+            strangers.append(path)
+        elif limit is None or counts[label] < limit:
+            counts[label] += 1
+            found.append((path, label))
+    if not found:
+        others = ", ".join(sorted({p.parent.name for p in strangers}))
+        message = f"there is no class folder with .npy arrays{f'; found {others}' if others else ''}"
+        raise DataError(message, where=root, remedy=f"Name them {', '.join(_SPELLINGS)}")
+    return found, strangers
 
 
-def _mass(path: Path, allow_object_arrays: bool) -> float | None:
+def _label(path: Path) -> str | None:
+    for folder in reversed(path.parts[:-1]):
+        if folder.lower() in _SPELLINGS:
+            return _SPELLINGS[folder.lower()]
+    named = {_SPELLINGS[spelled] for spelled in _SPELLED.findall(path.stem.lower())}
+    return named.pop() if len(named) == 1 else None
+
+
+def _values(path: Path, allow_object_arrays: bool) -> dict[str, float]:
+    """Numbers that come with the image, by the names of their columns."""
     with open(path, "rb") as file:
         head = file.read(512)
-    # Without the switch, reading raises the error that names it; plain arrays are not read for a mass they lack.
+    # Without the switch, reading raises the error that names it; plain arrays are not read for values they lack.
     if b"'|O'" not in head:
-        return None
-    parts = read_npy(path, allow_object_arrays=allow_object_arrays)
-    return float(parts[1]) if len(parts) == 2 and parts[1].ndim == 0 else None
+        return {}
+    _, *rest = read_npy(path, allow_object_arrays=allow_object_arrays)
+    if any(part.size != 1 for part in rest):
+        raise DataError("holds more arrays than the image", where=path)
+    names = ["mass"] if len(rest) == 1 else [f"value{k}" for k in range(1, len(rest) + 1)]
+    return {name: float(part.item()) for name, part in zip(names, rest, strict=True)}
 
 
-def _image(path: Path, allow_object_arrays: bool) -> np.ndarray:
-    parts = read_npy(path, allow_object_arrays=allow_object_arrays)
-    image = parts[0]
-    if not 2 <= image.ndim <= 4:
-        raise DataError(f"has shape {image.shape}, not an image", where=path)
+def _conditions(table: pd.DataFrame) -> tuple[ConditionSchema, Conditions]:
+    label = torch.tensor([CLASSES.index(name) for name in table["class"]], dtype=torch.int64)
+    mass = torch.from_numpy(table["mass"].to_numpy(np.float64, copy=True))
+    known = mass > 0
+    fields: list[Class | Scalar] = [Class("substructure", CLASSES)]
+    values, masks = {"substructure": label}, {"substructure": torch.ones(len(label), dtype=torch.bool)}
+    if known.any():
+        log_mass = mass.log10().float()
+        center, spread = float(log_mass[known].mean()), float(log_mass[known].std(correction=0))
+        fields.append(Scalar("log10_mass", "log10 eV", round(center, 3), round(max(spread, 0.1), 3)))
+        values["log10_mass"], masks["log10_mass"] = torch.where(known, log_mass, center), known
+    return ConditionSchema(fields), Conditions(values, masks)
+
+
+def _band_first(image: np.ndarray, path: Path) -> np.ndarray:
     shape = image.shape
-    while image.ndim > 3 and 1 in image.shape:
-        image = image.squeeze(image.shape.index(1))
+    image = image.squeeze() if 2 <= image.ndim <= 4 else image
     if image.ndim == 2:
         image = image[None]
     elif image.ndim == 3 and image.shape[-1] <= _BANDS < image.shape[0]:
         image = image.transpose(2, 0, 1)
-    if image.ndim != 3 or image.shape[0] > _BANDS or min(image.shape[1:]) < 2:
+    if len(shape) > 4 or image.ndim != 3 or image.shape[0] > _BANDS or min(image.shape[1:]) < 2:
         raise DataError(f"has shape {shape}, not (y, x), (band, y, x) or (y, x, band)", where=path)
-    return np.ascontiguousarray(image, dtype=np.float32)
+    return np.ascontiguousarray(image)

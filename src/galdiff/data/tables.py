@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import ast
-import csv
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from galdiff.data.tablecache import cached, read_parquet
 from galdiff.errors import DataError
 
-__all__ = ["find_column", "find_table", "id_column", "read_table", "select"]
+__all__ = ["file_stems", "find_column", "find_table", "id_column", "read_table", "select", "selected", "take_rows"]
+
+_ROWS = 20_000  # of a CSV at a time
 
 _SELECTION = (
     *(ast.Expression, ast.BoolOp, ast.boolop, ast.UnaryOp, ast.unaryop, ast.BinOp, ast.operator),
@@ -60,34 +62,75 @@ def read_table(path: Path, *, ids: Sequence[str]) -> pd.DataFrame:
         Columns that are identifiers: read as text where the format has no types, since SDSS's 18 digits do not
         survive a floating-point number.
 
+    Notes
+    -----
+    A large CSV is kept, parsed, in the user's cache folder (`galdiff.data.tablecache`).
+
     Raises
     ------
     DataError
         Where the file cannot be read or is empty.
     """
     try:
-        name = path.name.lower()
-        if name.endswith(".parquet"):
-            table = pd.read_parquet(path)
-        elif name.endswith((".fits", ".fit", ".fits.gz")):
-            from astropy.table import Table
-
-            stored = Table.read(path, format="fits")
-            stored.convert_bytestring_to_unicode()  # or the text 'spiral' is read as "b'spiral'"
-            table = stored.to_pandas()
-        else:
-            table = _read_csv(path, ids)
-    except (OSError, ValueError, UnicodeDecodeError, pd.errors.ParserError, EOFError, csv.Error) as error:
+        table = _read(path, ids)
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError("the table is missing", where=path) from error
+    except Exception as error:  # a damaged or hostile file can raise anything at all
         raise DataError(f"cannot be read as a table: {error}", where=path) from error
     if not len(table):
         raise DataError("the table has no rows", where=path)
     return table
 
 
+def _read(path: Path, ids: Sequence[str]) -> pd.DataFrame:
+    name = path.name.lower()
+    if name.endswith(".parquet"):
+        return read_parquet(path)
+    if name.endswith((".fits", ".fit", ".fits.gz")):
+        from astropy.table import Table
+
+        with open(path, "rb") as file:  # astropy leaves a damaged file open
+            table = Table.read(file, format="fits", hdu=1, memmap=False)
+        table.convert_bytestring_to_unicode()
+        return table[[column for column in table.colnames if table[column].ndim == 1]].to_pandas()
+    return cached(path, ids, lambda: _read_csv(path, ids))
+
+
 def _read_csv(path: Path, ids: Sequence[str]) -> pd.DataFrame:
+    """Read a CSV block by block, whole numbers in the fewest bytes; pandas at once would need three times the memory.
+
+    Columns stay apart, so that nothing of the size of the table is ever there twice.
+    """
     header = pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns
-    text = {column: str for column in header if column in ids}
-    return pd.read_csv(path, dtype=text, encoding="utf-8-sig", low_memory=False)
+    text: dict[Hashable, type] = {column: str for column in header if column in ids}
+    columns: dict[Hashable, list[pd.Series]] = {column: [] for column in header}
+    with pd.read_csv(path, dtype=text, encoding="utf-8-sig", chunksize=_ROWS, low_memory=False) as blocks:
+        for block in blocks:
+            if not isinstance(block.index, pd.RangeIndex):
+                # pandas takes fields beyond the header for an index, and shifts all columns.
+                raise DataError(f"rows have more fields than the {len(header)} of the header", where=path)
+            for column, values in block.items():
+                columns[column].append(_smallest(values))
+    # A column that is numbers in some blocks and words in others is text.
+    mixed = [c for c, parts in columns.items() if len({_kind(part) for part in parts} - {""}) > 1]
+    if mixed:
+        again = pd.read_csv(path, dtype=str, encoding="utf-8-sig", usecols=mixed)
+        columns |= {column: [again[column]] for column in mixed}
+    joined = {c: pd.concat(columns.pop(c) or [pd.Series(dtype=object)], ignore_index=True) for c in header}
+    return pd.DataFrame(joined, copy=False)
+
+
+def _smallest(values: pd.Series) -> pd.Series:
+    return pd.to_numeric(values, downcast="integer") if values.dtype.kind == "i" else values
+
+
+def _kind(values: pd.Series) -> str:
+    """Say what a block of a column holds; nothing where all of it is absent."""
+    if values.isna().all():
+        return ""
+    return "number" if values.dtype.kind in "iuf" else values.dtype.name
 
 
 def find_column(table: pd.DataFrame, wanted: str, path: Path) -> str:
@@ -128,8 +171,19 @@ def id_column(table: pd.DataFrame, column: str, path: Path) -> np.ndarray:
     return ids
 
 
+def file_stems(ids: pd.Series, suffixes: Sequence[str]) -> pd.Series:
+    """Return ids without the folder and the suffix of an image that some tables give them; other dots stay."""
+    ending = "|".join(re.escape(suffix) for suffix in suffixes)
+    return ids.astype(str).str.replace(rf"^.*[/\\\\]|(?i:{ending})\s*$", "", regex=True).str.strip()
+
+
 def select(table: pd.DataFrame, where: str | None, path: Path) -> pd.DataFrame:
-    """Keep the rows for which a pandas query is true.
+    """Keep the rows for which a pandas query is true; see `selected`."""
+    return table if where is None else table.iloc[selected(table, where, path)]
+
+
+def selected(table: pd.DataFrame, where: str | None, path: Path) -> np.ndarray:
+    """Find the rows for which a pandas query is true, int64.
 
     The query compares columns and calls nothing: pandas itself would let it write files.
 
@@ -139,7 +193,7 @@ def select(table: pd.DataFrame, where: str | None, path: Path) -> pd.DataFrame:
         Where the query is wrong or keeps nothing.
     """
     if where is None:
-        return table
+        return np.arange(len(table))
     try:
         # Columns with odd names stand in backticks, which pandas knows and Python does not.
         parsed = ast.parse(re.sub(r"`[^`]*`", "column", where), mode="eval")
@@ -148,11 +202,24 @@ def select(table: pd.DataFrame, where: str | None, path: Path) -> pd.DataFrame:
             remedy = "Use names of columns, numbers, texts, comparisons, and, or, not"
             message = f"the selection '{where}' has a {', '.join(sorted(strangers))}"
             raise DataError(message, where=path, remedy=remedy)
-        kept = table.query(where)
+        used = [column for column in table.columns if str(column) in where]
+        true = table[used].eval(where)
+        if not pd.api.types.is_bool_dtype(true):
+            raise DataError(f"the selection '{where}' does not compare anything", where=path)
+        rows = np.flatnonzero(pd.Series(true).fillna(False))
     except DataError:
         raise
     except Exception as error:
         raise DataError(f"the selection '{where}' is wrong: {error}", where=path) from error
-    if not len(kept):
+    if not len(rows):
         raise DataError(f"the selection '{where}' keeps no row", where=path)
-    return kept
+    return rows
+
+
+def take_rows(table: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
+    """Move rows to a table of their own, column by column, so that a large one is never there twice.
+
+    The table that is given loses its columns.
+    """
+    columns = list(table.columns)
+    return pd.DataFrame({name: table.pop(name).iloc[rows].reset_index(drop=True) for name in columns}, copy=False)

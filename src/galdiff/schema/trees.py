@@ -10,7 +10,7 @@ from typing import Any
 
 from galdiff.errors import GaldiffError
 
-__all__ = ["GZ2_TREE", "Answer", "Question", "QuestionTree"]
+__all__ = ["GZ2_TREE", "GZ_DECALS_TREE", "KAGGLE_ANSWERS", "Answer", "Question", "QuestionTree"]
 
 
 @dataclass(frozen=True)
@@ -153,3 +153,70 @@ _GZ2: dict[str, list[tuple[str, str, str | None]]] = {
 
 GZ2_TREE = QuestionTree.from_dict({"name": "gz2", "questions": _GZ2})
 """The decision tree of Galaxy Zoo 2."""
+
+KAGGLE_ANSWERS = {
+    f"Class{q}.{a}": answer.name
+    for q, question in enumerate(GZ2_TREE.questions, 1)
+    for a, answer in enumerate(question.answers, 1)
+}
+"""The columns of the Kaggle challenge's table: its classes are the tasks of Galaxy Zoo 2 and its answers, in order."""
+
+# Walmsley et al. 2022 (MNRAS 509, 3966), Figure 4, as asked for DECaLS DR5 (GZD-5); stems as in the released catalogs.
+_GZ_DECALS: dict[str, list[tuple[str, str, str | None]]] = {
+    "smooth-or-featured": [
+        ("smooth", "smooth", "how-rounded"),
+        ("featured-or-disk", "features", "disk-edge-on"),
+        ("artifact", "artifact", None),
+    ],
+    "disk-edge-on": [("yes", "edge_on", "edge-on-bulge"), ("no", "not_edge_on", "bar")],
+    "has-spiral-arms": [("yes", "spiral", "spiral-winding"), ("no", "no_spiral", "bulge-size")],
+    "bar": [
+        ("strong", "strong_bar", "has-spiral-arms"),
+        ("weak", "weak_bar", "has-spiral-arms"),
+        ("no", "no_bar", "has-spiral-arms"),
+    ],
+    "bulge-size": [
+        ("dominant", "dominant_bulge", "merging"),
+        ("large", "large_bulge", "merging"),
+        ("moderate", "moderate_bulge", "merging"),
+        ("small", "small_bulge", "merging"),
+        ("none", "no_bulge", "merging"),
+    ],
+    "how-rounded": [
+        ("round", "round", "merging"),
+        ("in-between", "in_between", "merging"),
+        ("cigar-shaped", "cigar", "merging"),
+    ],
+    "edge-on-bulge": [
+        ("boxy", "boxy_bulge", "merging"),
+        ("none", "no_edge_on_bulge", "merging"),
+        ("rounded", "rounded_bulge", "merging"),
+    ],
+    "spiral-winding": [
+        ("tight", "tight", "spiral-arm-count"),
+        ("medium", "medium", "spiral-arm-count"),
+        ("loose", "loose", "spiral-arm-count"),
+    ],
+    "spiral-arm-count": [
+        ("1", "one_arm", "bulge-size"),
+        ("2", "two_arms", "bulge-size"),
+        ("3", "three_arms", "bulge-size"),
+        ("4", "four_arms", "bulge-size"),
+        ("more-than-4", "more_than_four_arms", "bulge-size"),
+        ("cant-tell", "cannot_tell_arms", "bulge-size"),
+    ],
+    "merging": [
+        ("none", "not_merging", None),
+        ("minor-disturbance", "minor_disturbance", None),
+        ("major-disturbance", "major_disturbance", None),
+        ("merger", "merger", None),
+    ],
+}
+
+GZ_DECALS_TREE = QuestionTree.from_dict(
+    {
+        "name": "gz_decals",
+        "questions": {q: [(f"{q}_{a}", alias, next_) for a, alias, next_ in rows] for q, rows in _GZ_DECALS.items()},
+    }
+)
+"""The decision tree of Galaxy Zoo DECaLS (GZD-5)."""
