@@ -304,10 +304,15 @@ class TestReading:
             data.read(1)
         assert caught.value.where == str(tmp_path / "no" / "b.npy")
 
-    def test_an_oblong_image_is_named_as_such(self, tmp_path):
-        Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(tmp_path / "a.png")
-        with pytest.raises(DataError, match="not square"):
-            ImageFolderDataset(tmp_path, size=4).read(0)
+    def test_of_an_oblong_image_the_central_square_is_kept(self, tmp_path):
+        ramp = np.repeat(np.arange(0, 90, 10, dtype=np.uint8)[None], 6, axis=0)  # 9 x 6 pixels
+        Image.fromarray(ramp).save(tmp_path / "a.png")
+        data = ImageFolderDataset(tmp_path, size=3, grey=True)
+        # Six of nine columns have their center at the fifth; the ramp's mean there is the image's.
+        assert data.read(0).mean() * 255 == pytest.approx(40, abs=1e-4)
+        with pytest.raises(DataError, match="no central square of whole pixels") as caught:
+            ImageFolderDataset(tmp_path, size=None, grey=True).read(0)
+        assert caught.value.where == "a"
 
 
 def lens(path, array):

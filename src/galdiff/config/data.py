@@ -6,20 +6,43 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from galdiff.config.section import Count, Flag, Name, Positive, Section, Seed, did_you_mean, section_error
 from galdiff.schema.trees import GZ2_TREE
 
-__all__ = ["DataSpec", "DeepLenseSpec", "GZ2Spec", "ImageFolderSpec", "SimulateSpec", "ask_problems"]
+__all__ = ["DataSpec", "DeepLenseSpec", "GZ2Spec", "ImageFolderSpec", "RadiusCropSpec", "SimulateSpec", "ask_problems"]
 
 Problems = Iterator[tuple[tuple[str | int, ...], str]]
+
+
+class RadiusCropSpec(Section):
+    """A crop whose side is ``2 x times x radius``, exact to parts of a pixel; a smaller image is a bad one."""
+
+    radius: Name = Field(description="Column of the radii, such as ``petroR90_r``.")
+    times: Positive = Field(default=3.0, description="Half of the side in radii.")
+    pixel_scale: Positive = Field(
+        default=1.0, description="Size of a pixel in the unit of the radius [arcsec/pixel]; 1 for radii in pixels."
+    )
+
+
+# A callable tells the two apart, so that a mistake is reported of the one that was meant.
+_Crop = Annotated[
+    Annotated[float, Field(gt=0, le=1), Tag("share")] | Annotated[RadiusCropSpec, Tag("by_radius")],
+    Discriminator(lambda crop: "by_radius" if isinstance(crop, Mapping | Section) else "share"),
+]
 
 
 class _DataSpec(Section):
     root: Path | None = Field(default=None, description="Folder of the data; relative to the catalog file.")
     size: Count = Field(default=64, description="Side of the cutouts that the networks see [pixel].")
-    crop: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="Central share of the image to keep.")
+    crop: _Crop = Field(
+        default=1.0, description="Central square to keep: its share of the shorter side, or by a radius in the table."
+    )
+    conserve: Literal["surface_brightness", "flux"] = Field(
+        default="surface_brightness",
+        description="What resizing preserves: the mean of the pixel values or their sum; display units have no flux.",
+    )
     stretch: Literal["linear", "sqrt", "asinh"] = Field(
         default="sqrt", description="How pixel values become what the networks see."
     )

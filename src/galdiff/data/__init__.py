@@ -2,6 +2,7 @@
 
 from galdiff.data.dataset import CutoutDataset
 from galdiff.data.deeplense import DeepLenseDataset
+from galdiff.data.geometry import RadiusCrop
 from galdiff.data.gz2 import GZ2Dataset
 from galdiff.data.imagefolder import ImageFolderDataset
 from galdiff.data.splits import split_by_hash
@@ -14,6 +15,7 @@ __all__ = [
     "GZ2Dataset",
     "ImageFolderDataset",
     "Linear",
+    "RadiusCrop",
     "Sqrt",
     "Stretch",
     "split_by_hash",

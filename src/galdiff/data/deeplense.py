@@ -11,6 +11,7 @@ import torch
 
 from galdiff.atomic import sha256_json
 from galdiff.data.dataset import CutoutDataset, file_sizes
+from galdiff.data.geometry import Crop
 from galdiff.data.npy import read_npy
 from galdiff.data.stretch import Stretch
 from galdiff.errors import DataError
@@ -49,7 +50,7 @@ class DeepLenseDataset(CutoutDataset):
         condition ``log10_mass`` [log10 eV].
     size : int, optional
         Side after resizing; None keeps the arrays' own.
-    crop, limit, stretch
+    crop, conserve, limit, stretch
         As in `GZ2Dataset`; "asinh" by default. ``limit`` keeps so many of each class.
     on_bad : {"fail", "skip"}
         Whether a bad array is an error when the masses are read, or is listed in `skipped`.
@@ -66,7 +67,8 @@ class DeepLenseDataset(CutoutDataset):
         *,
         allow_object_arrays: bool = False,
         size: int | None = None,
-        crop: float = 1.0,
+        crop: Crop = 1.0,
+        conserve: str = "surface_brightness",
         limit: int | None = None,
         stretch: str | Stretch = "asinh",
         on_bad: str = "fail",
@@ -107,6 +109,7 @@ class DeepLenseDataset(CutoutDataset):
             unit="count",
             size=size,
             crop=crop,
+            conserve=conserve,
             stretch=stretch,
         )
         self.skipped = skipped
@@ -117,6 +120,10 @@ class DeepLenseDataset(CutoutDataset):
         if len(image) != len(self.bands):
             raise DataError(f"has {len(image)} bands, others have {len(self.bands)}", where=self._paths[i])
         return image
+
+    def source(self, i: int) -> Path:
+        """Return the row's file."""
+        return self._paths[i]
 
     def fingerprint(self) -> dict[str, Any]:
         """Describe files and geometry."""

@@ -12,6 +12,7 @@ import torch
 
 from galdiff.atomic import sha256_file, sha256_json
 from galdiff.data.dataset import CutoutDataset, file_sizes, index_files
+from galdiff.data.geometry import Crop
 from galdiff.data.images import SUFFIXES, read_image
 from galdiff.data.stretch import Stretch
 from galdiff.data.tables import find_column, find_table, id_column, read_table, select
@@ -47,8 +48,8 @@ class GZ2Dataset(CutoutDataset):
         Folder of the images, relative to the root.
     size : int, optional
         Side after resizing; None keeps the images' own.
-    crop : float
-        Central share to keep.
+    crop, conserve
+        As in `CutoutDataset`: ``0.5`` keeps the central half, ``{"radius": "petroR90_r", "times": 3.0}`` six radii.
     votes : {"debiased", "weighted", "fraction"}
         Which fractions.
     columns : mapping, optional
@@ -78,7 +79,8 @@ class GZ2Dataset(CutoutDataset):
         mapping: str | None = None,
         images: str = "images",
         size: int | None = 64,
-        crop: float = 1.0,
+        crop: Crop = 1.0,
+        conserve: str = "surface_brightness",
         votes: str = "debiased",
         columns: Mapping[str, str] | None = None,
         count: float | None = None,
@@ -134,6 +136,7 @@ class GZ2Dataset(CutoutDataset):
             unit="display",
             size=size,
             crop=crop,
+            conserve=conserve,
             stretch=stretch,
         )
         self.skipped = lost
@@ -146,6 +149,10 @@ class GZ2Dataset(CutoutDataset):
     def load(self, i: int) -> np.ndarray:
         """Read an image, display units ``(3, y, x)``."""
         return read_image(self._paths[i])
+
+    def source(self, i: int) -> Path:
+        """Return the row's file."""
+        return self._paths[i]
 
     def fingerprint(self) -> dict[str, Any]:
         """Describe tables, files and geometry."""

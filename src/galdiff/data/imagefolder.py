@@ -12,6 +12,7 @@ import torch
 
 from galdiff.atomic import sha256_file, sha256_json
 from galdiff.data.dataset import CutoutDataset, file_sizes, index_files
+from galdiff.data.geometry import Crop
 from galdiff.data.images import SUFFIXES, read_image
 from galdiff.data.stretch import Stretch
 from galdiff.data.tables import find_column, find_table, id_column, read_table, select
@@ -45,7 +46,7 @@ class ImageFolderDataset(CutoutDataset):
         Name of the condition.
     grey : bool
         Read one band instead of three.
-    size, crop, where, limit, stretch, on_bad
+    size, crop, conserve, where, limit, stretch, on_bad
         As in `GZ2Dataset`; here a missing image is an error by default.
 
     Raises
@@ -67,7 +68,8 @@ class ImageFolderDataset(CutoutDataset):
         name: str = "morphology",
         grey: bool = False,
         size: int | None = 64,
-        crop: float = 1.0,
+        crop: Crop = 1.0,
+        conserve: str = "surface_brightness",
         where: str | None = None,
         limit: int | None = None,
         stretch: str | Stretch = "sqrt",
@@ -115,6 +117,7 @@ class ImageFolderDataset(CutoutDataset):
             unit="display",
             size=size,
             crop=crop,
+            conserve=conserve,
             stretch=stretch,
         )
         self.skipped = skipped
@@ -123,6 +126,10 @@ class ImageFolderDataset(CutoutDataset):
     def load(self, i: int) -> np.ndarray:
         """Read an image, display units ``(band, y, x)``."""
         return read_image(self._paths[i], mode=self._mode)
+
+    def source(self, i: int) -> Path:
+        """Return the row's file."""
+        return self._paths[i]
 
     def fingerprint(self) -> dict[str, Any]:
         """Describe table, files and geometry."""
