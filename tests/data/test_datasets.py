@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from galdiff.data import DeepLenseDataset, GZ2Dataset, ImageFolderDataset
+from galdiff.data import DeepLenseDataset, GZ2Dataset, ImageFolderDataset, split_rows
 from galdiff.errors import DataError
 from galdiff.progress import quiet
 from galdiff.schema.trees import GZ2_TREE
@@ -347,6 +347,13 @@ class TestDeepLense:
         for i, identifier in enumerate(data.ids):
             expected = np.floor(100 * image) if identifier == "val/no_sub/2" else image
             np.testing.assert_allclose(data.read(i)[0], expected, rtol=1e-6)
+
+    def test_folders_of_splits_are_a_column(self, tmp_path):
+        for place in ("train/no/1", "val/no/2", "Test/cdm/3", "train/cdm/4"):
+            lens(tmp_path / f"{place}.npy", np.ones((8, 8)))
+        data = DeepLenseDataset(tmp_path)
+        split = dict(zip(data.ids.tolist(), split_rows(data.ids, data.table, by="column"), strict=True))
+        assert split == {"Test/cdm/3": "test", "train/cdm/4": "train", "train/no/1": "train", "val/no/2": "validation"}
 
     def test_bands_last_become_bands_first(self, tmp_path):
         image = np.random.default_rng(0).random((8, 8, 3))

@@ -256,6 +256,9 @@ class TestPartsOfPixels:
             resize(np.zeros((1, 31, 40), np.float32), 8, side=side)
 
 
+RULE = {"radius": "petroR90_r", "times": 3.0, "pixel_scale": 0.396}
+
+
 class TestCropByRadius:
     table = "id,petroR90_r\n0,4.0\n1,2.5\n2,\n3,99\n"
 
@@ -268,10 +271,8 @@ class TestCropByRadius:
         (tmp_path / "t.csv").write_text(self.table)
         return tmp_path
 
-    crop = {"radius": "petroR90_r", "times": 3.0, "pixel_scale": 0.396}
-
     def data(self, folder, **more):
-        return ImageFolderDataset(folder, **{"table": "t.csv", "size": 16, "grey": True, "crop": self.crop, **more})
+        return ImageFolderDataset(folder, **{"table": "t.csv", "size": 16, "grey": True, "crop": RULE, **more})
 
     def test_galaxies_of_any_size_fill_the_same_share(self, folder):
         data = self.data(folder)
@@ -291,7 +292,7 @@ class TestCropByRadius:
 
     def test_the_rule_is_in_the_fingerprint(self, folder):
         one = self.data(folder).fingerprint()
-        assert one["crop"] == self.crop
+        assert one["crop"] == RULE
         assert self.data(folder, crop=RadiusCrop("petroR90_r", 2.0, 0.396)).fingerprint() != one
 
     @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is known of an image turns with it: the symmetries of the square, on pictures and on their conditions at once."""
+"""What is known of an image turns with it: the symmetries of the square, on pictures and conditions at once."""
 
 from dataclasses import replace
 

@@ -5,7 +5,7 @@ from galdiff.data.deeplense import DeepLenseDataset
 from galdiff.data.geometry import RadiusCrop
 from galdiff.data.gz2 import GZ2Dataset
 from galdiff.data.imagefolder import ImageFolderDataset
-from galdiff.data.splits import split_by_hash
+from galdiff.data.splits import split_by_hash, split_rows
 from galdiff.data.stretch import Asinh, Linear, Sqrt, Stretch
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "Sqrt",
     "Stretch",
     "split_by_hash",
+    "split_rows",
 ]

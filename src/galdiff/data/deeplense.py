@@ -13,6 +13,7 @@ from galdiff.atomic import sha256_json
 from galdiff.data.dataset import CutoutDataset, file_sizes
 from galdiff.data.geometry import Crop
 from galdiff.data.npy import read_npy
+from galdiff.data.splits import SPELLINGS
 from galdiff.data.stretch import Stretch
 from galdiff.errors import DataError
 from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Scalar
@@ -101,7 +102,14 @@ class DeepLenseDataset(CutoutDataset):
         self._paths = paths
         first = _image(paths[0], allow_object_arrays) if paths else np.zeros((1, 1, 1), np.float32)
         super().__init__(
-            table=pd.DataFrame({"id": ids, "class": np.asarray(CLASSES)[coded.numpy()], "mass": mass.numpy()}),
+            table=pd.DataFrame(
+                {
+                    "id": ids,
+                    "class": np.asarray(CLASSES)[coded.numpy()],
+                    "mass": mass.numpy(),
+                    "split": [_split_folder(path.relative_to(root)) for path in paths],
+                }
+            ),
             ids=ids,
             schema=ConditionSchema(fields),
             conditions=Conditions(values, masks),
@@ -148,6 +156,11 @@ def _files(root: Path, limit: int | None) -> tuple[list[Path], list[int]]:
         remedy = f"Name them {', '.join(_SPELLINGS)}"
         raise DataError(f"there is no class folder with .npy arrays{found}", where=root, remedy=remedy)
     return paths, labels
+
+
+def _split_folder(path: Path) -> str | None:
+    """Return the split whose folder a file lies in, for ``split: {by: column}``."""
+    return next((part.lower() for part in path.parts[:-1] if part.lower() in SPELLINGS), None)
 
 
 def _mass(path: Path, allow_object_arrays: bool) -> float | None:

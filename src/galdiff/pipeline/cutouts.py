@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import dask
 import numpy as np
 
 from galdiff.atomic import append_line
-from galdiff.data import CutoutDataset, split_by_hash
+from galdiff.data import CutoutDataset, split_rows
 from galdiff.errors import DataError
 from galdiff.latents import CutoutStore
 from galdiff.progress import stage_progress
@@ -25,7 +26,7 @@ def write_cutouts(
     dataset: CutoutDataset,
     path: Path,
     *,
-    split: dict[str, float],
+    split: Mapping[str, Any],
     on_bad: str = "fail",
     workers: int = 2,
     attrs: dict[str, Any] | None = None,
@@ -38,8 +39,8 @@ def write_cutouts(
         Where the pixel values come from.
     path : Path
         The store; the list of bad files stands beside it as ``<stem>.skipped.jsonl``.
-    split : dict
-        Shares of train, validation and test, by sha256 of the id.
+    split : mapping
+        Arguments of `galdiff.data.splits.split_rows`, such as the shares of train, validation and test.
     on_bad : {"fail", "skip"}
         What to do with a file that cannot be read: stop with its error, or list it and go on without it.
     workers : int
@@ -53,7 +54,7 @@ def write_cutouts(
         For the first bad file, or where every file is bad.
     """
     listed = path.with_suffix(".skipped.jsonl")
-    splits = split_by_hash(dataset.ids, **split)
+    splits = split_rows(dataset.ids, dataset.table, **split)
     probe = _first_readable(dataset, on_bad)
     store = CutoutStore.create(
         path,
