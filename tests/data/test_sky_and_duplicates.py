@@ -11,7 +11,7 @@ from PIL import Image
 
 from galdiff.data import ImageFolderDataset, split_rows
 from galdiff.data.duplicates import find_duplicates
-from galdiff.data.sky import nearest, sky_positions
+from galdiff.data.sky import close_pairs, nearest, sky_positions
 from galdiff.data.splits import near_held_out, sky_cells, split_by_column
 from galdiff.errors import DataError
 
@@ -38,14 +38,21 @@ class TestNeighbors:
         expected = np.where(distances.min(axis=1) <= limit, distances.argmin(axis=1), -1)
         assert np.array_equal(nearest(a, b, limit), expected)
         among = separations(a, a) + 1e9 * np.eye(len(a))
-        expected = np.where(among.min(axis=1) <= limit, among.argmin(axis=1), -1)
-        assert np.array_equal(nearest(a, None, limit), expected)
+        expected = {tuple(sorted((i, int(among[i].argmin())))) for i in np.flatnonzero(among.min(axis=1) <= limit)}
+        assert {tuple(sorted(pair)) for pair in close_pairs(a, limit).tolist()} == expected
 
     def test_the_same_place_and_unknown_places(self):
         places = np.array([[10.0, 5.0], [np.nan, np.nan], [10.0, 5.0], [200.0, -5.0], [200.0, -5.0 + 0.9 / 3600]])
-        assert nearest(places, None, 1.0).tolist() == [2, -1, 0, 4, 3]
+        assert close_pairs(places, 1.0).tolist() == [[2, 0], [4, 3]]
+        assert nearest(places, places[1:], 1.0).tolist() == [1, -1, 1, 2, 3]
         assert nearest(places, places[1:2], 1.0).tolist() == [-1] * 5
         assert nearest(places[:0], places, 1.0).tolist() == []
+        assert close_pairs(places[:0], 1.0).shape == (0, 2)
+
+    def test_a_place_that_stands_for_unknown_costs_nothing(self):
+        places = np.zeros((50_000, 2))
+        assert np.array_equal(close_pairs(places, 1.0), [[i, 0] for i in range(1, 50_000)])
+        assert nearest(places, places, 1.0).max() == 0
 
     @pytest.mark.parametrize(
         ("table", "words"),

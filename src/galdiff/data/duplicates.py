@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from galdiff.data.dataset import CutoutDataset
-from galdiff.data.sky import find_positions, nearest, sky_positions
+from galdiff.data.sky import close_pairs, find_positions, nearest, sky_positions
 from galdiff.data.splits import SPLITS
 from galdiff.errors import DataError
 
@@ -91,13 +91,10 @@ def _by_key(by: str, keys: pd.Series, split: np.ndarray) -> Duplicates:
 
 def _by_place(positions: np.ndarray, split: np.ndarray) -> Duplicates:
     train, held_out = np.flatnonzero(split == "train"), np.flatnonzero(np.isin(split, SPLITS[1:]))
-    found = []
-    for rows, among in ((held_out, train), (train, None), (held_out, None)):
-        twin = nearest(positions[rows], None if among is None else positions[among], SAME_PLACE)
-        pairs = np.stack([rows, (rows if among is None else among)[twin]], axis=1)[twin >= 0]
-        # Among themselves two rows are each other's nearest.
-        found.append(pairs if among is not None else np.unique(np.sort(pairs, axis=1), axis=0))
-    rows, twins = np.concatenate(found).T
+    twin = nearest(positions[held_out], positions[train], SAME_PLACE)
+    pairs = [np.stack([held_out, train[twin]], axis=1)[twin >= 0]] if len(train) else []
+    pairs += [rows[close_pairs(positions[rows], SAME_PLACE)] for rows in (train, held_out)]
+    rows, twins = np.concatenate(pairs).T
     return _sorted("place on the sky", rows, twins, split)
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from galdiff.errors import DataError
 
-__all__ = ["find_positions", "nearest", "sky_positions"]
+__all__ = ["close_pairs", "find_positions", "nearest", "sky_positions"]
 
 
 def find_positions(table: pd.DataFrame, ra: str | None = None, dec: str | None = None) -> tuple[str, str] | None:
@@ -54,39 +54,71 @@ def sky_positions(table: pd.DataFrame, ra: str | None = None, dec: str | None = 
     return np.where(np.isfinite(degrees).all(axis=1, keepdims=True), degrees, np.nan)
 
 
-def nearest(positions: np.ndarray, among: np.ndarray | None, separation: float) -> np.ndarray:
+def nearest(positions: np.ndarray, among: np.ndarray, separation: float) -> np.ndarray:
     """Find for every position the nearest of others, if it is close.
 
     Parameters
     ----------
-    positions : numpy.ndarray
-        Degrees ``(n, 2)``; unknown ones are close to nothing.
-    among : numpy.ndarray, optional
-        Degrees ``(m, 2)``; None looks among the positions themselves for another one.
+    positions, among : numpy.ndarray
+        Degrees ``(n, 2)``, ``(m, 2)``; unknown ones are close to nothing.
     separation : float
         Largest distance [arcsec].
 
     Returns
     -------
     numpy.ndarray
-        int64 ``(n,)`` rows of ``among``, or -1.
+        int64 ``(n,)`` rows of ``among``, of some at one place the first, or -1.
     """
+    known, (places, _) = np.isfinite(positions).all(axis=1), _places(among)
+    found = np.full(len(positions), -1)
+    found[known] = _query(positions[known], among[places], separation, 1)[:, 0]
+    return np.append(places, -1)[found]
+
+
+def close_pairs(positions: np.ndarray, separation: float) -> np.ndarray:
+    """Pair rows that are close: every row with the first at its place, and every place with the nearest other one.
+
+    Parameters
+    ----------
+    positions : numpy.ndarray
+        Degrees ``(n, 2)``; unknown ones are close to nothing.
+    separation : float
+        Largest distance [arcsec].
+
+    Returns
+    -------
+    numpy.ndarray
+        int64 ``(k, 2)``, the later row of a pair first.
+    """
+    places, same = _places(positions)
+    near = _query(positions[places], positions[places], separation, 2)
+    # Of two places that differ by a rounding error either may come first.
+    other = np.where(near[:, 0] == np.arange(len(places)), near[:, 1], near[:, 0])
+    pairs = np.stack([places, np.append(places, -1)[other]], axis=1)[other >= 0]
+    return np.concatenate([same, np.unique(np.sort(pairs, axis=1)[:, ::-1], axis=0)])
+
+
+def _places(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first row at every known place, and the pairs of later rows with them.
+
+    A tree cannot part what is at one place, such as the origin that stands for unknown in some catalogs.
+    """
+    known = np.flatnonzero(np.isfinite(positions).all(axis=1))
+    _, first, inverse = np.unique(positions[known] @ np.array([1, 1j]), return_index=True, return_inverse=True)
+    pairs = np.stack([known, known[first[inverse]]], axis=1)
+    return known[first], pairs[pairs[:, 0] != pairs[:, 1]]
+
+
+def _query(positions: np.ndarray, places: np.ndarray, separation: float, number: int) -> np.ndarray:
+    """Return the nearest so many places of every position, int64 ``(n, number)``, -1 where they are not close."""
     from scipy.spatial import cKDTree
 
-    rows, others = (
-        np.flatnonzero(np.isfinite(p).all(axis=1)) for p in (positions, positions if among is None else among)
-    )
-    found = np.full(len(positions), -1)
-    if not len(rows) or not len(others):
-        return found
+    if not len(positions) or not len(places):
+        return np.full((len(positions), number), -1)
     chord = 2 * np.sin(np.radians(separation / 3600) / 2)
-    tree = cKDTree(_vectors((positions if among is None else among)[others]))
-    ranks = [1, 2] if among is None else [1]
-    _, index = tree.query(_vectors(positions[rows]), k=ranks, distance_upper_bound=np.nextafter(chord, np.inf))
-    hits = np.append(others, -1)[index]  # what has no neighbor points behind the last
-    # Of two at the same place either may come first.
-    found[rows] = hits[:, 0] if among is not None else np.where(hits[:, 0] == rows, hits[:, 1], hits[:, 0])
-    return found
+    tree = cKDTree(_vectors(places))
+    _, index = tree.query(_vectors(positions), k=range(1, number + 1), distance_upper_bound=np.nextafter(chord, np.inf))
+    return np.where(index == len(places), -1, index)
 
 
 def _vectors(degrees: np.ndarray) -> np.ndarray:
