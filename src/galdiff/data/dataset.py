@@ -109,6 +109,9 @@ class CutoutDataset(Dataset[dict[str, Any]], ABC):
     def load(self, i: int) -> np.ndarray:
         """Read a file's own pixel values, float32 ``(band, y, x)``.
 
+        8-bit images may be given as uint8, which stands for display units of value / 255: `read` has less to convert
+        once they are resized.
+
         Raises
         ------
         DataError
@@ -128,12 +131,15 @@ class CutoutDataset(Dataset[dict[str, Any]], ABC):
             As `load`, and where values are not finite.
         """
         image, side = self._cropped(i)
-        if not np.isfinite(image).all():
+        if self._size is None:
+            pixels = np.array(image, dtype=np.float32, order="C")
+        else:
+            pixels = resize(image, self._size, side=side, conserve=self.conserve)
+        # A value that is not finite spoils what it is averaged into.
+        if not np.isfinite(pixels).all():
             bad = int((~np.isfinite(image)).sum())
             raise DataError(f"{bad} pixel values are NaN or infinite", where=self.ids[i])
-        if self._size is None:
-            return np.ascontiguousarray(image)
-        return resize(image, self._size, side=side, conserve=self.conserve)
+        return np.divide(pixels, 255, out=pixels) if image.dtype == np.uint8 else pixels
 
     def _cropped(self, i: int) -> tuple[np.ndarray, float]:
         """Return the part of an image that holds the square to keep, and the square's side."""

@@ -26,6 +26,7 @@ __all__ = ["CONSERVE", "Crop", "RadiusCrop", "around_center", "center_crop", "ce
 CONSERVE = ("surface_brightness", "flux")
 """What resizing may preserve: the mean of the pixel values, or their sum."""
 _BALANCE = 5000
+_BLOCK = 8
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ def resize(
     Parameters
     ----------
     image : numpy.ndarray
-        float32 ``(band, y, x)``.
+        ``(band, y, x)``, of any type of number.
     size : int
         New number of pixels a side.
     side : float, optional
@@ -230,10 +231,33 @@ def resize(
         if width != height:
             raise DataError(f"the image is {width} x {height} pixels, not square", remedy="Give the side to keep")
         side = width
-    image = around_center(image, side).astype(np.float32, copy=False)
+    image = around_center(image, side)
     if image.shape[-2:] == (size, size) and side == size:
-        return np.ascontiguousarray(image)
-    rows, columns = (resize_matrix(length, size, side) for length in image.shape[-2:])
-    if conserve == "flux":
-        rows = rows * np.float32((side / size) ** 2)
-    return np.matmul(np.matmul(rows, image), columns.T)
+        return np.array(image, dtype=np.float32, order="C")
+    bands, height, width = image.shape
+    # Bands last, as image files have them: rows are then resampled without moving anything.
+    rows = _resample(image.transpose(1, 2, 0).reshape(height, -1), size, side)
+    columns = rows.reshape(size, width, bands).transpose(1, 2, 0).reshape(width, -1)
+    out = _resample(columns, size, side).reshape(size, bands, size).transpose(1, 2, 0)
+    return np.multiply(out, (side / size) ** 2 if conserve == "flux" else 1, dtype=np.float32, order="C")
+
+
+def _resample(x: np.ndarray, size: int, side: float) -> np.ndarray:
+    """Multiply ``(before, m)`` of any type by the matrix, float32 ``(size, m)``."""
+    out = np.empty((size, x.shape[1]), np.float32)
+    for to, source, part in _blocks(len(x), size, side):
+        np.matmul(part, x[source].astype(np.float32, copy=False), out=out[to])
+    return out
+
+
+@lru_cache
+def _blocks(before: int, after: int, side: float) -> list[tuple[slice, slice, np.ndarray]]:
+    """Cut the matrix into blocks of rows and leave out the columns that are zero: most of them are."""
+    matrix = resize_matrix(before, after, side)
+    blocks = []
+    for start in range(0, after, _BLOCK):
+        to = slice(start, min(start + _BLOCK, after))
+        used = np.flatnonzero(matrix[to].any(axis=0))
+        source = slice(used[0], used[-1] + 1)
+        blocks.append((to, source, np.ascontiguousarray(matrix[to, source])))
+    return blocks

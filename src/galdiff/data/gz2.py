@@ -13,7 +13,7 @@ import torch
 from galdiff.atomic import sha256_file, sha256_json
 from galdiff.data.dataset import CutoutDataset, file_sizes, index_files
 from galdiff.data.geometry import Crop
-from galdiff.data.images import SUFFIXES, read_image
+from galdiff.data.images import SUFFIXES, decode_image
 from galdiff.data.stretch import Stretch
 from galdiff.data.tables import find_column, find_table, id_column, read_table, select
 from galdiff.errors import DataError
@@ -147,8 +147,8 @@ class GZ2Dataset(CutoutDataset):
         self._tables = {"tables": tables, "votes": votes, "columns": dict(columns or {}), "count": count}
 
     def load(self, i: int) -> np.ndarray:
-        """Read an image, display units ``(3, y, x)``."""
-        return read_image(self._paths[i])
+        """Decode an image, ``(3, y, x)``."""
+        return decode_image(self._paths[i])
 
     def source(self, i: int) -> Path:
         """Return the row's file."""

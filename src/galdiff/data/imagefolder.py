@@ -13,7 +13,7 @@ import torch
 from galdiff.atomic import sha256_file, sha256_json
 from galdiff.data.dataset import CutoutDataset, file_sizes, index_files
 from galdiff.data.geometry import Crop
-from galdiff.data.images import SUFFIXES, read_image
+from galdiff.data.images import SUFFIXES, decode_image
 from galdiff.data.stretch import Stretch
 from galdiff.data.tables import find_column, find_table, id_column, read_table, select
 from galdiff.errors import DataError
@@ -124,8 +124,8 @@ class ImageFolderDataset(CutoutDataset):
         self._described = {**described, "schema": schema.to_dict(), "mode": self._mode}
 
     def load(self, i: int) -> np.ndarray:
-        """Read an image, display units ``(band, y, x)``."""
-        return read_image(self._paths[i], mode=self._mode)
+        """Decode an image, ``(band, y, x)``."""
+        return decode_image(self._paths[i], mode=self._mode)
 
     def source(self, i: int) -> Path:
         """Return the row's file."""
