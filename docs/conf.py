@@ -14,6 +14,7 @@ extensions = [
     "catalog_reference",
     "command_reference",
     "constants",
+    "gallery",
     "mathml",
     "myst_parser",
     "numpydoc",

@@ -45,11 +45,13 @@ def values(annotation: Any, metadata: tuple[Any, ...] | list[Any] = ()) -> str:
     if origin is Literal:
         return ", ".join(f"``{part}``" for part in parts)
     if origin in (Union, types.UnionType):
-        return " or ".join(values(part) for part in parts if part is not type(None))
+        return " or ".join(dict.fromkeys(values(part) for part in parts if part is not type(None)))
     if origin is tuple:
         return f"list of {values(parts[0])}" if parts[-1] is Ellipsis else "[" + ", ".join(map(values, parts)) + "]"
     if origin is dict:
         return f"mapping from {values(parts[0])} to {values(parts[1])}"
+    if models(annotation):
+        return "a section"
     bounds = [bound for item in metadata for bound in (item.metadata if isinstance(item, FieldInfo) else [item])]
     return ", ".join(
         [_WORDS.get(annotation, getattr(annotation, "__name__", str(annotation)).lower()), *_limits(bounds)]
@@ -64,13 +66,14 @@ def _limits(bounds: list[Any]) -> list[str]:
 def keys(model: type[BaseModel]) -> list[Key]:
     """Return what a section's table says."""
     return [
-        Key(name, _held(field), "required" if field.is_required() else _default(field), field.description or "")
+        Key(
+            name,
+            values(field.annotation, field.metadata),
+            "required" if field.is_required() else _default(field),
+            field.description or "",
+        )
         for name, field in sorted(model.model_fields.items(), key=lambda item: item[0] != "kind")
     ]
-
-
-def _held(field: FieldInfo) -> str:
-    return "a section" if models(field.annotation) else values(field.annotation, field.metadata)
 
 
 def _default(field: FieldInfo) -> str:

@@ -6,6 +6,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -15,6 +16,7 @@ from galdiff.config import load
 from galdiff.config.build import build_dataset
 from galdiff.config.check import check
 from galdiff.config.cost import estimate
+from galdiff.data import split_rows
 from galdiff.errors import DataError, GaldiffError
 from galdiff.schema.conditions import Class, ConditionSchema
 
@@ -165,3 +167,66 @@ def test_cost_grows_with_what_is_asked(catalog):
     assert wide.parameters["autoencoder"] > one.parameters["autoencoder"]
     assert wide.memory > one.memory
     assert cost("autoencoder.budget=60", "denoiser.budget=30").seconds["autoencoder"] == 60
+
+
+class TestSplitsAndTwins:
+    def test_a_twin_across_splits_stops_the_run_unless_it_is_allowed(self, catalog):
+        stamps = catalog.parent / "stamps"
+        dataset = check(load(catalog), catalog.parent / "runs", estimate=False).dataset
+        split = split_rows(dataset.ids, dataset.table)
+        (held_out, trained) = dataset.ids[split == "test"][0], dataset.ids[split == "train"][0]
+        (stamps / f"{held_out}.png").write_bytes((stamps / f"{trained}.png").read_bytes())
+        (message,) = messages(catalog)
+        assert f"{held_out} (test) = {trained} (train)" in message
+        allowed = check(load(catalog, ["split.duplicates=allow"]), catalog.parent / "runs", estimate=False)
+        assert allowed.problems == []
+        assert any(fact.startswith("duplicates  1 held-out rows have a twin") for fact in allowed.facts)
+
+    def test_twins_in_one_split_are_told(self, catalog):
+        stamps = catalog.parent / "stamps"
+        dataset = check(load(catalog), catalog.parent / "runs", estimate=False).dataset
+        first, second = dataset.ids[split_rows(dataset.ids, dataset.table) == "train"][:2]
+        (stamps / f"{second}.png").write_bytes((stamps / f"{first}.png").read_bytes())
+        found = check(load(catalog), catalog.parent / "runs", estimate=False)
+        assert found.problems == []
+        assert any("1 pairs by content that leak nothing" in fact for fact in found.facts)
+
+    def with_columns(self, catalog, **columns):
+        path = catalog.parent / "stamps" / "table.csv"
+        pd.read_csv(path).assign(**columns).to_csv(path, index=False)
+
+    def test_by_sky_with_a_separation(self, catalog):
+        draw = np.random.default_rng(1)
+        self.with_columns(catalog, RA=draw.uniform(0, 8, 60), DEC=draw.uniform(0, 8, 60))
+        shares = "split.train=0.6", "split.validation=0.2", "split.test=0.2"
+        options = "split.by=sky", "split.cell=1", "split.separation=2000", *shares
+        found = check(load(catalog, options), catalog.parent / "runs", estimate=False)
+        assert found.problems == []
+        (dropped,) = [int(fact.split("dropped ")[1]) for fact in found.facts if "dropped" in fact]
+        told = check(load(catalog, [*options, "split.close=report"]), catalog.parent / "runs", estimate=False)
+        assert f"close       {dropped} training rows within 2000 arcsec of held-out ones" in told.facts
+
+    def test_by_column(self, catalog):
+        self.with_columns(catalog, fold=["train"] * 50 + ["val"] * 10)
+        spec = load(catalog, ["split={by: column, column: fold}"])
+        found = check(spec, catalog.parent / "runs", estimate=False)
+        assert found.problems == []
+        assert "split       train 50, validation 10, test 0" in found.facts
+        assert spec.split.settings() == {"by": "column", "column": "fold"}
+
+    @pytest.mark.parametrize(
+        ("split", "words"),
+        [
+            ("{by: column, train: 0.7, validation: 0.2}", "split.train"),
+            ("{by: hash, cell: 2}", "split.cell"),
+            ("{by: sky, ra: RAJ2000}", "split.dec"),
+            ("{by: sky, cell: 0}", "split.cell"),
+        ],
+    )
+    def test_keys_that_do_not_go_together(self, catalog, split, words):
+        with pytest.raises(GaldiffError, match=words.replace(".", r"\.")):
+            load(catalog, [f"split={split}"])
+
+    def test_what_is_missing_is_a_problem(self, catalog):
+        assert "no columns 'ra' and 'dec'" in "\n".join(messages(catalog, "split.by=sky"))
+        assert "no column 'split'" in "\n".join(messages(catalog, "split.by=column"))

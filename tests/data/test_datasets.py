@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from galdiff.data import DeepLenseDataset, GZ2Dataset, ImageFolderDataset
+from galdiff.data import DeepLenseDataset, GZ2Dataset, ImageFolderDataset, split_rows
 from galdiff.errors import DataError
 from galdiff.progress import quiet
 from galdiff.schema.trees import GZ2_TREE
@@ -304,10 +304,15 @@ class TestReading:
             data.read(1)
         assert caught.value.where == str(tmp_path / "no" / "b.npy")
 
-    def test_an_oblong_image_is_named_as_such(self, tmp_path):
-        Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(tmp_path / "a.png")
-        with pytest.raises(DataError, match="not square"):
-            ImageFolderDataset(tmp_path, size=4).read(0)
+    def test_of_an_oblong_image_the_central_square_is_kept(self, tmp_path):
+        ramp = np.repeat(np.arange(0, 90, 10, dtype=np.uint8)[None], 6, axis=0)  # 9 x 6 pixels
+        Image.fromarray(ramp).save(tmp_path / "a.png")
+        data = ImageFolderDataset(tmp_path, size=3, grey=True)
+        # Six of nine columns have their center at the fifth; the ramp's mean there is the image's.
+        assert data.read(0).mean() * 255 == pytest.approx(40, abs=1e-4)
+        with pytest.raises(DataError, match="no central square of whole pixels") as caught:
+            ImageFolderDataset(tmp_path, size=None, grey=True).read(0)
+        assert caught.value.where == "a"
 
 
 def lens(path, array):
@@ -342,6 +347,13 @@ class TestDeepLense:
         for i, identifier in enumerate(data.ids):
             expected = np.floor(100 * image) if identifier == "val/no_sub/2" else image
             np.testing.assert_allclose(data.read(i)[0], expected, rtol=1e-6)
+
+    def test_folders_of_splits_are_a_column(self, tmp_path):
+        for place in ("train/no/1", "val/no/2", "Test/cdm/3", "train/cdm/4"):
+            lens(tmp_path / f"{place}.npy", np.ones((8, 8)))
+        data = DeepLenseDataset(tmp_path)
+        split = dict(zip(data.ids.tolist(), split_rows(data.ids, data.table, by="column"), strict=True))
+        assert split == {"Test/cdm/3": "test", "train/cdm/4": "train", "train/no/1": "train", "val/no/2": "validation"}
 
     def test_bands_last_become_bands_first(self, tmp_path):
         image = np.random.default_rng(0).random((8, 8, 3))

@@ -14,6 +14,7 @@ from PIL import Image
 from skimage.transform import downscale_local_mean
 from skimage.transform import resize as skimage_resize
 
+from galdiff.data import DeepLenseDataset, ImageFolderDataset, RadiusCrop
 from galdiff.data.geometry import center_crop, resize, resize_matrix
 from galdiff.data.images import read_image
 from galdiff.errors import DataError
@@ -211,3 +212,107 @@ class TestResize:
     def test_an_oblong_is_refused(self):
         with pytest.raises(DataError, match="not square"):
             resize(np.zeros((1, 8, 9), np.float32), 4)
+
+
+def window_mean(image, side):
+    """Mean of the central square, pixels at its border counted by the covered area."""
+    weights = []
+    for length in image.shape[-2:]:
+        edges = np.clip(np.arange(length + 1), (length - side) / 2, (length + side) / 2)
+        weights.append(np.diff(edges))
+    return np.einsum("bij,i,j->b", image.astype(float), *weights) / side**2
+
+
+class TestPartsOfPixels:
+    @given(st.data(), SIDES, SIDES, SIDES, st.floats(0.1, 1))
+    def test_the_mean_of_any_central_square_is_preserved_and_so_is_its_flux(self, data, height, width, size, share):
+        image = data.draw(arrays(np.float32, (2, height, width), elements=st.floats(0, 1, width=32)))
+        side = max(1.0, share * min(height, width))
+        small = resize(image, size, side=side)
+        np.testing.assert_allclose(small.mean(axis=(1, 2), dtype=float), window_mean(image, side), atol=1e-6)
+        total = resize(image, size, side=side, conserve="flux").sum(axis=(1, 2), dtype=float)
+        np.testing.assert_allclose(total, window_mean(image, side) * side**2, rtol=1e-6, atol=1e-6)
+
+    @pytest.mark.parametrize(("before", "after"), [(424, 64), (423, 64), (211, 64), (30, 64), (64, 64), (7, 45)])
+    def test_flux_is_the_sum_at_sizes_that_do_not_divide(self, before, after):
+        image = np.random.default_rng(0).gamma(0.3, 1e3, (3, before, before)).astype(np.float32)
+        sums = resize(image, after, conserve="flux").sum(axis=(1, 2), dtype=float)
+        np.testing.assert_allclose(sums, image.sum(axis=(1, 2), dtype=float), rtol=1e-6)
+
+    @pytest.mark.parametrize("side", [100.0, 100.37, 127.5, 163.9])
+    def test_the_scale_is_exact_to_parts_of_a_pixel(self, side):
+        # A Gaussian of a tenth of the side has a tenth of the new side, whatever the side.
+        y, x = np.mgrid[:201, :201] - 100
+        image = np.exp(-(x**2 + y**2) / 2 / (0.1 * side) ** 2).astype(np.float32)[None]
+        small = resize(image, 64, side=side)[0].astype(float)
+        u = np.arange(64) - 31.5
+        smoothed = 1 / 3 - 2 / np.pi**2 + (64 / side) ** 2 / 12  # by the kernel and by the pixels of the image
+        variance = (small.sum(axis=0) * u**2).sum() / small.sum() - smoothed
+        assert np.sqrt(variance) == pytest.approx(6.4, rel=2e-4)
+
+    @pytest.mark.parametrize("side", [0.5, 31.01, float("nan")])
+    def test_an_image_smaller_than_the_square_is_refused(self, side):
+        with pytest.raises(DataError, match="does not fit the image of 40 x 31"):
+            resize(np.zeros((1, 31, 40), np.float32), 8, side=side)
+
+
+RULE = {"radius": "petroR90_r", "times": 3.0, "pixel_scale": 0.396}
+
+
+class TestCropByRadius:
+    table = "id,petroR90_r\n0,4.0\n1,2.5\n2,\n3,99\n"
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        y, x = np.mgrid[:65, :65] - 32
+        for i, radius in enumerate((10.0, 6.25, 5.0, 5.0)):
+            disk = 200 * np.exp(-(x**2 + y**2) / radius**2)
+            Image.fromarray(disk.astype(np.uint8)).save(tmp_path / f"{i}.png")
+        (tmp_path / "t.csv").write_text(self.table)
+        return tmp_path
+
+    def data(self, folder, **more):
+        return ImageFolderDataset(folder, **{"table": "t.csv", "size": 16, "grey": True, "crop": RULE, **more})
+
+    def test_galaxies_of_any_size_fill_the_same_share(self, folder):
+        data = self.data(folder)
+        assert data.read(0).shape == (1, 16, 16)
+        np.testing.assert_allclose(data.read(0), data.read(1), atol=0.01)
+        whole = resize(read_image(folder / "0.png", mode="L"), 16, side=2 * 3 * 4.0 / 0.396)
+        np.testing.assert_allclose(data.read(0), whole, atol=1e-6)
+
+    def test_rows_without_a_radius_or_with_too_small_an_image_are_bad_rows(self, folder):
+        data = self.data(folder)
+        with pytest.raises(DataError, match="petroR90_r is not a positive number") as caught:
+            data.read(2)
+        assert caught.value.where == "2"
+        with pytest.raises(DataError, match=r"a crop of 1500.0 pixels does not fit"):
+            data.read(3)
+        assert data.check() == ["1 rows have no petroR90_r to crop by, the first is 2"]
+
+    def test_the_rule_is_in_the_fingerprint(self, folder):
+        one = self.data(folder).fingerprint()
+        assert one["crop"] == RULE
+        assert self.data(folder, crop=RadiusCrop("petroR90_r", 2.0, 0.396)).fingerprint() != one
+
+    @pytest.mark.parametrize(
+        ("more", "words"),
+        [
+            ({"crop": {"radius": "petroR50"}}, "no column 'petroR50'"),
+            ({"crop": {"radius": "petroR90_r", "times": 0}}, "is none"),
+            ({"size": None}, "many sizes"),
+            ({"conserve": "flux"}, "display units"),
+            ({"conserve": "light"}, "nothing conserves 'light'"),
+        ],
+    )
+    def test_impossible_rules_are_refused_at_once(self, folder, more, words):
+        with pytest.raises(DataError, match=words):
+            self.data(folder, **more)
+
+    def test_arrays_may_keep_their_flux(self, tmp_path):
+        (tmp_path / "no").mkdir()
+        image = np.random.default_rng(0).random((30, 30))
+        np.save(tmp_path / "no" / "a.npy", image)
+        data = DeepLenseDataset(tmp_path, size=13, conserve="flux")
+        assert data.read(0).sum(dtype=float) == pytest.approx(image.sum(), rel=1e-6)
+        assert data.fingerprint()["conserve"] == "flux"

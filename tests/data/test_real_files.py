@@ -44,7 +44,7 @@ class TestGalaxyZoo1:
             image = gz1.read(i)
             assert image.shape == (3, 64, 64)
             middle = stamp[:, 106:317, 106:317]  # 211 pixels, as odd as the stamp
-            np.testing.assert_allclose(image.mean(axis=(1, 2)), middle.mean(axis=(1, 2)), atol=1e-5)
+            np.testing.assert_allclose(image.mean(axis=(1, 2)), middle.mean(axis=(1, 2)) / 255, atol=1e-5)
 
     def test_reflections_swap_the_winding_and_rotations_do_not(self, gz1):
         value = gz1.conditions.values["morphology"]

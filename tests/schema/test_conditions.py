@@ -5,8 +5,8 @@ import torch
 
 from galdiff.errors import GaldiffError
 from galdiff.randomness import Draws
-from galdiff.schema.conditions import Class, ConditionSchema, Scalar, Votes, random_subset
-from galdiff.schema.trees import GZ2_TREE
+from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Scalar, Votes, random_subset
+from galdiff.schema.trees import GZ2_TREE, QuestionTree
 
 CHIRAL = Class("morphology", ("elliptical", "clockwise", "anticlockwise"), (("clockwise", "anticlockwise"),))
 SCHEMA = ConditionSchema([CHIRAL, Scalar("redshift", std=0.1), Votes("votes", GZ2_TREE)])
@@ -120,3 +120,72 @@ def test_parts_of_a_condition_are_hidden_one_by_one():
     assert masks["votes"].sum() == asked.masks["votes"].sum() - 2
     with pytest.raises(GaldiffError, match="Did you mean 'spiral'"):
         SCHEMA.part("spirol")
+
+
+GZ1_TREE = QuestionTree.from_dict(
+    {
+        "name": "gz1",
+        "questions": {"type": [[f"P_{name.upper()}", name, None] for name in ("el", "cw", "acw", "edge", "dk", "mg")]},
+        "mirror": [["cw", "P_ACW"]],
+    }
+)
+"""Galaxy Zoo 1's vote fractions (Lintott et al. 2011, MNRAS 410, 166)."""
+TURNING = ConditionSchema(
+    [CHIRAL, Scalar("redshift"), Scalar("pa", "deg", 90, 52, angle=True), Votes("gz1", GZ1_TREE), Votes("v", GZ2_TREE)]
+)
+
+
+def conditions_of_all_kinds(n=40):
+    draw = torch.Generator().manual_seed(0)
+    values = {
+        "morphology": torch.randint(3, (n,), generator=draw),
+        "redshift": torch.rand(n, generator=draw),
+        "pa": (180 * torch.rand(n, generator=draw)).round(),
+        "gz1": torch.rand(n, 6, generator=draw),
+        "v": torch.rand(n, 37, generator=draw),
+    }
+    return Conditions(values, {name: torch.ones_like(mask) for name, mask in TURNING.empty(n).masks.items()})
+
+
+def test_mirror_twice_is_nothing_and_swaps_the_votes_of_handed_answers():
+    before = conditions_of_all_kinds()
+    all_rows = torch.ones(40, dtype=torch.bool)
+    once = TURNING.mirror(before, all_rows)
+    twice = TURNING.mirror(once, all_rows)
+    for name, value in before.values.items():
+        assert torch.equal(twice.values[name] % 180, value % 180), name
+    assert torch.equal(once.values["gz1"], before.values["gz1"][:, [0, 2, 1, 3, 4, 5]])
+    assert torch.equal(once.values["v"], before.values["v"])
+    assert torch.equal(once.values["redshift"], before.values["redshift"])
+    assert not torch.equal(once.values["pa"], before.values["pa"])
+
+
+def test_the_survey_trees_have_no_handed_answer():
+    # Willett et al. 2013, Walmsley et al. 2022: arms are counted and judged for tightness, never for their sense.
+    words = {word for a in GZ2_TREE.answers for word in a.alias.split("_")}
+    assert not words & {"clockwise", "anticlockwise", "cw", "acw", "left", "right", "s", "z"}
+    assert GZ2_TREE.mirror == ()
+
+
+@pytest.mark.parametrize("mirror", [[["cw", "left"]], [["cw", "acw"], ["cw", "el"]], [["cw", "cw"]]])
+def test_mirror_pairs_that_are_none_are_refused(mirror):
+    with pytest.raises(GaldiffError):
+        QuestionTree.from_dict({**GZ1_TREE.to_dict(), "mirror": mirror})
+
+
+def test_a_mirror_pair_across_questions_is_refused():
+    with pytest.raises(GaldiffError, match="one question"):
+        QuestionTree.from_dict({**GZ2_TREE.to_dict(), "mirror": [["spiral", "bar"]]})
+
+
+def test_angles_are_degrees_and_their_distance_goes_round():
+    with pytest.raises(GaldiffError, match="degrees"):
+        Scalar("pa", "rad", angle=True)
+    schema = ConditionSchema([Scalar("pa", "deg", std=10, angle=True)])
+    assert schema.distance(schema.ask(3, pa=[1, 90, 175]), schema.ask(1, pa=179)).tolist() == pytest.approx(
+        [0.2, 8.9, 0.4]
+    )
+
+
+def test_turned_conditions_round_trip_through_their_description():
+    assert ConditionSchema.from_dict(TURNING.to_dict()) == TURNING

@@ -163,7 +163,7 @@ def _settings(spec: RunSpec | StagesSpec, on_bad: str, threads: int | None) -> S
         denoiser=spec.denoiser.settings(),
         sampling=spec.sampling.model_dump(),
         evaluation=spec.evaluation.model_dump(),
-        split=spec.split.model_dump(),
+        split=spec.split.settings(),
         seed=spec.seed,
         on_bad=on_bad,
         workers=threads or os.cpu_count() or 1,

@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from galdiff.config.build import build_dataset
 from galdiff.config.cost import Cost
 from galdiff.config.cost import estimate as estimate_cost
-from galdiff.config.spec import RunSpec
+from galdiff.config.spec import RunSpec, SplitSpec
 from galdiff.config.theory import check_theory
-from galdiff.data import split_by_hash
+from galdiff.data.duplicates import Duplicates, find_duplicates
+from galdiff.data.sky import sky_positions
+from galdiff.data.splits import DROPPED, SPLITS, near_held_out, split_rows
 from galdiff.errors import CatalogFileError, DataError, GaldiffError, ResourceError
 from galdiff.schema.conditions import Class, ConditionSchema, Votes
 from galdiff.schema.trees import GZ2_TREE
@@ -107,7 +110,8 @@ def check(spec: RunSpec, folder: Path, *, cached: bool = False, estimate: bool =
     if dataset is not None:
         rows, bands, schema = len(dataset), len(dataset.bands), dataset.schema
         bytes_per_value = 2 if dataset.storage_dtype == "float16" else 4
-        _splits(spec, dataset, found)
+        if not cached:
+            _splits(spec.split, dataset, found)
     else:
         simulated = _SIMULATED[spec.data.kind]
         bands, bytes_per_value, schema = simulated.bands, simulated.bytes_per_value, simulated.schema
@@ -185,15 +189,42 @@ def _dataset(spec: RunSpec, folder: Path, found: Findings) -> CutoutDataset | No
     return dataset
 
 
-def _splits(spec: RunSpec, dataset: CutoutDataset, found: Findings) -> None:
-    shares = spec.split.model_dump()
-    labels = split_by_hash(dataset.ids, **shares)
-    counts = {name: int((labels == name).sum()) for name in shares}
-    found.facts.append("split       " + ", ".join(f"{name} {n}" for name, n in counts.items()))
-    for name, n in counts.items():
-        if n == 0 and shares[name] > 0:
+def _splits(spec: SplitSpec, dataset: CutoutDataset, found: Findings) -> None:
+    try:
+        split = split_rows(dataset.ids, dataset.table, **spec.settings())
+        if spec.separation and spec.close == "report":
+            close = near_held_out(sky_positions(dataset.table, spec.ra, spec.dec), split, spec.separation).sum()
+            found.facts.append(f"close       {close} training rows within {spec.separation:g} arcsec of held-out ones")
+        duplicates = find_duplicates(dataset, split, ra=spec.ra, dec=spec.dec)
+    except DataError as error:
+        found.problems.append(error)
+        return
+    counts = {name: int((split == name).sum()) for name in (*SPLITS, DROPPED)}
+    found.facts.append("split       " + ", ".join(f"{name} {n}" for name, n in counts.items() if n or name != DROPPED))
+    for name in SPLITS:
+        # A column need not have both kinds of held-out rows.
+        if counts[name] == 0 and (name == "train" if spec.by == "column" else getattr(spec, name) > 0):
             message = f"the {name} split of {len(dataset)} images is empty"
             found.problems.append(DataError(message, where="split", remedy="Use more images, or change the shares"))
+    _duplicates(spec, dataset, split, duplicates, found)
+
+
+def _duplicates(
+    spec: SplitSpec, dataset: CutoutDataset, split: np.ndarray, duplicates: list[Duplicates], found: Findings
+) -> None:
+    for twins in duplicates:
+        if len(twins.others):
+            shown = twins.describe(twins.others, dataset.ids, split)
+            found.facts.append(f"duplicates  {len(twins.others)} pairs by {twins.by} that leak nothing: {shown}")
+        if not len(twins.leaks):
+            continue
+        shown = twins.describe(twins.leaks, dataset.ids, split)
+        message = f"{len(twins.leaks)} held-out rows have a twin in the training split by {twins.by}: {shown}"
+        if spec.duplicates == "allow":
+            found.facts.append(f"duplicates  {message}")
+        else:
+            remedy = "Leave one of each out with data.where, set split.separation, or set split.duplicates: allow"
+            found.problems.append(DataError(message, where="split", remedy=remedy))
 
 
 def _asks(spec: RunSpec, schema: ConditionSchema, found: Findings) -> None:

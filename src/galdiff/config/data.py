@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from galdiff.config.section import (
     Count,
@@ -30,6 +30,7 @@ __all__ = [
     "HDF5Spec",
     "IDXSpec",
     "ImageFolderSpec",
+    "RadiusCropSpec",
     "SimulateLensesSpec",
     "SimulateSpec",
     "ask_problems",
@@ -39,10 +40,33 @@ StretchName = Literal["linear", "sqrt", "asinh", "log", "percentile"]
 Problems = Iterator[tuple[tuple[str | int, ...], str]]
 
 
+class RadiusCropSpec(Section):
+    """A crop whose side is ``2 x times x radius``, exact to parts of a pixel; a smaller image is a bad one."""
+
+    radius: Name = Field(description="Column of the radii, such as ``petroR90_r``.")
+    times: Positive = Field(default=3.0, description="Half of the side in radii.")
+    pixel_scale: Positive = Field(
+        default=1.0, description="Size of a pixel in the unit of the radius [arcsec/pixel]; 1 for radii in pixels."
+    )
+
+
+# A callable tells the two apart, so that a mistake is reported of the one that was meant.
+_Crop = Annotated[
+    Annotated[float, Field(gt=0, le=1), Tag("share")] | Annotated[RadiusCropSpec, Tag("by_radius")],
+    Discriminator(lambda crop: "by_radius" if isinstance(crop, Mapping | Section) else "share"),
+]
+
+
 class _DataSpec(Section):
     root: Path | None = Field(default=None, description="Folder of the data; relative to the catalog file.")
     size: Count = Field(default=64, description="Side of the cutouts that the networks see [pixel].")
-    crop: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="Central share of the image to keep.")
+    crop: _Crop = Field(
+        default=1.0, description="Central square to keep: its share of the shorter side, or by a radius in the table."
+    )
+    conserve: Literal["surface_brightness", "flux"] = Field(
+        default="surface_brightness",
+        description="What resizing preserves: the mean of the pixel values or their sum; display units have no flux.",
+    )
     stretch: StretchName = Field(default="sqrt", description="How pixel values become what the networks see.")
     on_bad: Literal["fail", "skip"] = Field(default="fail", description="What a damaged or missing image does.")
     limit: Count | None = Field(default=None, description="Use the first so many rows only.")

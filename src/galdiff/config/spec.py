@@ -18,6 +18,7 @@ from galdiff.config.section import (
     CountOrZero,
     Flag,
     Fraction,
+    Name,
     NonNegative,
     Positive,
     Section,
@@ -37,11 +38,65 @@ __all__ = [
 
 
 class SplitSpec(Section):
-    """Shares of the split by hash of the id."""
+    """Which rows are trained on: by the hash of the id, by cells of the sky, or as a column of the table says.
 
-    train: Fraction = Field(default=0.8, description="Share to train on.")
+    ``galdiff check`` looks for rows that are there twice: of the same id, of the same content (bytes of the files) or
+    within 1 arcsec of each other where the table has positions. A held-out row whose twin is trained on stops the run,
+    unless ``duplicates`` allows it; pairs within one split are only told.
+    """
+
+    by: Literal["hash", "sky", "column"] = Field(
+        default="hash", description="What decides: the id, the HEALPix cell (neighbors stay together), or a column."
+    )
+    train: Fraction = Field(default=0.8, description="Share to train on, of the rows or of the cells.")
     validation: Fraction = Field(default=0.1, description="Held out; the samples are judged against it and test.")
     test: Fraction = Field(default=0.1, description="Held out.")
+    column: Name = Field(
+        default="split", description="By column: its name; it holds train, val (or validation) and test."
+    )
+    cell: Annotated[Positive, Field(ge=1e-3, le=60)] = Field(
+        default=1.0, description="By sky: side of a cell [deg], to the nearest that HEALPix has."
+    )
+    separation: NonNegative = Field(
+        default=0.0, description="Training rows closer to a held-out row than this are close [arcsec]; 0: none is."
+    )
+    close: Literal["drop", "report"] = Field(
+        default="drop", description="Whether close rows leave the training split, or are told by ``galdiff check``."
+    )
+    ra: Name | None = Field(default=None, description="Column of right ascensions [deg]; by default ``ra``, any case.")
+    dec: Name | None = Field(default=None, description="Column of declinations [deg]; by default ``dec``, any case.")
+    duplicates: Literal["refuse", "allow"] = Field(
+        default="refuse", description="Whether twins of held-out rows may be trained on."
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments of `galdiff.data.splits.split_rows`: those that decide, and no others."""
+        names = {"hash": ("train", "validation", "test"), "column": ("by", "column")}
+        names["sky"] = ("by", *names["hash"], "cell")
+        used = names[self.by]
+        if self.separation and self.close == "drop":
+            used = (*used, "separation")
+        if self.by == "sky" or "separation" in used:
+            used = (*used, "ra", "dec")
+        return {name: getattr(self, name) for name in used if getattr(self, name) is not None}
+
+    @model_validator(mode="after")
+    def _keys_belong(self) -> SplitSpec:
+        owners = {
+            "column": ("column",),
+            "cell": ("sky",),
+            **dict.fromkeys(("train", "validation", "test"), ("hash", "sky")),
+        }
+        strangers = [
+            ((name,), f"says nothing where by is {self.by}, only where it is {' or '.join(owner)}")
+            for name, owner in owners.items()
+            if self.by not in owner and getattr(self, name) != SplitSpec.model_fields[name].default
+        ]
+        if (self.ra is None) != (self.dec is None):
+            strangers.append((("ra" if self.ra is None else "dec",), "is required beside the other"))
+        if strangers:
+            raise section_error(*strangers)
+        return self
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> SplitSpec:

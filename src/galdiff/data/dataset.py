@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
-from galdiff.data.geometry import center_crop, resize
+from galdiff.atomic import sha256_file
+from galdiff.data.geometry import CONSERVE, Crop, RadiusCrop, around_center, center_crop, central_side, resize
 from galdiff.data.stretch import Linear, Sqrt, Stretch
 from galdiff.errors import DataError
 from galdiff.schema.conditions import Conditions, ConditionSchema
@@ -42,8 +44,11 @@ class CutoutDataset(Dataset[dict[str, Any]], ABC):
         "display" for 8-bit images as value / 255, else the unit of the pixel values.
     size : int, optional
         Side of the cutouts after resizing; None keeps the files' own.
-    crop : float
-        Central share of the image to keep, before resizing.
+    crop : float, RadiusCrop or mapping
+        What to keep of the image, before resizing: the central square of a share of the shorter side, or of a side that
+        follows a radius in the table (`RadiusCrop` or its arguments).
+    conserve : {"surface_brightness", "flux"}
+        What resizing preserves. Display units have no flux: their values are no sums of light.
     stretch : str or Stretch
         "linear", "sqrt", "asinh", or a stretch; fitted stretches are used as they are.
 
@@ -75,13 +80,20 @@ class CutoutDataset(Dataset[dict[str, Any]], ABC):
         bands: tuple[str, ...],
         unit: str,
         size: int | None,
-        crop: float,
+        crop: Crop,
         stretch: str | Stretch,
+        conserve: str = "surface_brightness",
     ) -> None:
         if not len(ids):
             raise DataError("not one object is left", remedy="Look at the table, the images folder and 'where'")
         self.table, self.ids, self.schema, self.conditions = table, ids, schema, conditions
-        self.bands, self.unit, self.crop = bands, unit, crop
+        self.bands, self.unit = bands, unit
+        self.crop = RadiusCrop(**crop) if isinstance(crop, Mapping) else crop
+        if isinstance(self.crop, RadiusCrop):
+            if size is None:
+                raise DataError("a crop by radius gives cutouts of many sizes", where="crop", remedy="Set size")
+            self._sides = self.crop.sides(table)
+        self.conserve = _conserve(conserve, unit)
         self.skipped: list[tuple[str, str]] = []
         self.storage_dtype = "float16" if unit == "display" else "float32"
         self.stretch = self._stretch(stretch)
@@ -106,6 +118,9 @@ class CutoutDataset(Dataset[dict[str, Any]], ABC):
     def load(self, i: int) -> np.ndarray:
         """Read a file's own pixel values, float32 ``(band, y, x)``.
 
+        8-bit images may be given as uint8, which stands for display units of value / 255: `read` has less to convert
+        once they are resized.
+
         Raises
         ------
         DataError
@@ -124,14 +139,48 @@ class CutoutDataset(Dataset[dict[str, Any]], ABC):
         DataError
             As `load`, and where values are not finite.
         """
-        image = self._crop(self.load(i), i)
-        if not np.isfinite(image).all():
+        image, side = self._crop(self.load(i), i)
+        pixels = self._resize(image, side)
+        # A value that is not finite spoils what it is averaged into.
+        if not np.isfinite(pixels).all():
             bad = int((~np.isfinite(image)).sum())
             raise DataError(f"{bad} pixel values are NaN or infinite", where=self.ids[i])
-        return np.ascontiguousarray(image) if self._size is None else resize(image, self._size)
+        return np.divide(pixels, 255, out=pixels) if image.dtype == np.uint8 else pixels
 
-    def _crop(self, image: np.ndarray, i: int) -> np.ndarray:
-        return center_crop(image, self.crop)
+    def _crop(self, image: np.ndarray, i: int) -> tuple[np.ndarray, float]:
+        """Return the part of a row's image that holds the square to keep, and the square's side."""
+        crop = self.crop
+        try:
+            if isinstance(crop, RadiusCrop):
+                side = float(self._sides[i])
+                if np.isnan(side):
+                    raise DataError(f"{crop.radius} is not a positive number")
+            elif self._size is None:
+                image = center_crop(image, crop)
+                return image, image.shape[-1]
+            else:
+                side = central_side(image, crop)
+            return around_center(image, side), side
+        except DataError as error:
+            raise DataError(error.message, where=self.ids[i], remedy=error.remedy) from error
+
+    def _resize(self, image: np.ndarray, side: float) -> np.ndarray:
+        """Resample the square of a side; without a size, copy it."""
+        if self._size is None:
+            return np.array(image, dtype=np.float32, order="C")
+        return resize(image, self._size, side=side, conserve=self.conserve)
+
+    def source(self, i: int) -> Path | None:
+        """Return the file that holds this row and no other, or None where many share one."""
+        return None
+
+    def content_hash(self, i: int) -> str:
+        """Return the SHA-256 of what a row was made from: its own file's bytes, else its pixel values as loaded."""
+        path = self.source(i)
+        if path is not None:
+            return sha256_file(path)
+        image = self.load(i)
+        return hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -150,6 +199,9 @@ class CutoutDataset(Dataset[dict[str, Any]], ABC):
     def check(self) -> list[str]:
         """Return problems that can be found without decoding every image: the first image, and what was left out."""
         problems = [f"{name}: {why}" for name, why in self.skipped[:10]]
+        if isinstance(self.crop, RadiusCrop) and np.isnan(self._sides).any():
+            lost = self.ids[np.isnan(self._sides)]
+            problems.append(f"{len(lost)} rows have no {self.crop.radius} to crop by, the first is {lost[0]}")
         try:
             self.read(0)
         except DataError as error:
@@ -157,7 +209,17 @@ class CutoutDataset(Dataset[dict[str, Any]], ABC):
         return problems
 
     def _geometry(self) -> dict[str, Any]:
-        return {"size": self._size, "crop": self.crop, "stretch": self.stretch.to_dict()}
+        crop = self.crop.to_dict() if isinstance(self.crop, RadiusCrop) else self.crop
+        return {"size": self._size, "crop": crop, "conserve": self.conserve, "stretch": self.stretch.to_dict()}
+
+
+def _conserve(conserve: str, unit: str) -> str:
+    if conserve not in CONSERVE:
+        raise DataError(f"nothing conserves '{conserve}'", where="conserve", remedy=f"Known: {', '.join(CONSERVE)}")
+    if conserve == "flux" and unit == "display":
+        reason = "display units were stretched and clipped for the eye, so that their sum is no flux"
+        raise DataError(reason, where="conserve", remedy="Use surface_brightness")
+    return conserve
 
 
 def index_files(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:

@@ -13,6 +13,7 @@ import torch
 
 from galdiff.atomic import sha256_json
 from galdiff.data.dataset import CutoutDataset, file_sizes
+from galdiff.data.geometry import Crop
 from galdiff.data.npy import read_npy
 from galdiff.data.stretch import Stretch
 from galdiff.errors import DataError
@@ -64,7 +65,7 @@ class DeepLenseDataset(CutoutDataset):
         lens and a faint one become the same.
     size : int, optional
         Side after resizing; None keeps the arrays' own.
-    crop, limit, stretch
+    crop, conserve, limit, stretch
         As in `GZ2Dataset`; "asinh" by default. ``limit`` keeps so many of each class.
     on_bad : {"fail", "skip"}
         Whether a bad array is an error when the masses are read, or is listed in `skipped`. Arrays of no class are
@@ -83,7 +84,8 @@ class DeepLenseDataset(CutoutDataset):
         allow_object_arrays: bool = False,
         normalize: str | None = None,
         size: int | None = None,
-        crop: float = 1.0,
+        crop: Crop = 1.0,
+        conserve: str = "surface_brightness",
         limit: int | None = None,
         stretch: str | Stretch = "asinh",
         on_bad: str = "fail",
@@ -125,6 +127,7 @@ class DeepLenseDataset(CutoutDataset):
             unit="count" if normalize is None else "relative",
             size=size,
             crop=crop,
+            conserve=conserve,
             stretch=stretch,
         )
         self.skipped = skipped
@@ -143,6 +146,10 @@ class DeepLenseDataset(CutoutDataset):
 
     def _image(self, path: Path) -> np.ndarray:
         return _band_first(read_npy(path, allow_object_arrays=self._allow)[0], path)
+
+    def source(self, i: int) -> Path:
+        """Return the row's file."""
+        return self._paths[i]
 
     def fingerprint(self) -> dict[str, Any]:
         """Describe files and geometry."""

@@ -16,7 +16,7 @@ from galdiff.data.dataset import CutoutDataset, file_sizes
 from galdiff.data.fits_files import Extension, StampHeader, fits_stem
 from galdiff.data.fits_index import Place, find_stamps, locate
 from galdiff.data.fits_stamps import PerBand, Stamp, StampReader
-from galdiff.data.geometry import resize
+from galdiff.data.geometry import Crop, resize
 from galdiff.data.labels import class_column, join_columns, scalar_columns
 from galdiff.data.stretch import Stretch
 from galdiff.data.tables import find_column, find_table, id_column, read_table, select
@@ -77,7 +77,7 @@ class FITSDataset(CutoutDataset):
     unit, zero_point, psf_fwhm, pixel_scale : optional
         In place of what headers say: a FITS unit; a magnitude, and arcsec, for all bands or a mapping from bands;
         arcsec a pixel of the file. ``psf_fwhm`` may be the name of a column.
-    size, crop, stretch
+    size, crop, conserve, stretch
         As in `GZ2Dataset`; "asinh" by default. A size of None keeps the files' own.
     on_bad : {"fail", "skip"}
         What an object without a file, or outside its mosaic, does.
@@ -90,7 +90,8 @@ class FITSDataset(CutoutDataset):
 
     Notes
     -----
-    Resizing keeps surface brightness: values stay "per pixel of the file", whatever the new pixel scale.
+    With ``conserve="surface_brightness"`` values stay "per pixel of the file", whatever the new pixel scale; with
+    "flux" they are per pixel of the cutout.
     """
 
     def __init__(
@@ -122,7 +123,8 @@ class FITSDataset(CutoutDataset):
         psf_fwhm: PerBand | str | None = None,
         pixel_scale: float | None = None,
         size: int | None = 64,
-        crop: float = 1.0,
+        crop: Crop = 1.0,
+        conserve: str = "surface_brightness",
         where: str | None = None,
         limit: int | None = None,
         stretch: str | Stretch = "asinh",
@@ -183,6 +185,7 @@ class FITSDataset(CutoutDataset):
             unit=first.unit,
             size=size,
             crop=crop,
+            conserve=conserve,
             stretch=stretch,
         )
         self.skipped = skipped
@@ -258,20 +261,18 @@ class FITSDataset(CutoutDataset):
         return {**self._item(i, pixels), "mask": torch.from_numpy(mask)}
 
     def _read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        image = self._crop(self.load(i), i)
+        image, side = self._crop(self.load(i), i)
         invalid = np.isnan(image)
         if not invalid.any():
-            pixels = self._resize(image)
+            pixels = self._resize(image, side)
             return pixels, np.ones(pixels.shape, dtype=bool)
         share = float(invalid.mean(axis=(1, 2)).max())
         if share > self.max_invalid:
             message = f"{share:.1%} of the pixels are invalid, over {self.max_invalid:.1%}"
             raise DataError(message, where=self.ids[i], remedy="Set max_invalid to accept more")
-        pixels = self._resize(np.where(invalid, np.float32(self.fill), image))
-        return pixels, self._resize(invalid.astype(np.float32)) <= _INVALID
-
-    def _resize(self, image: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(image) if self._size is None else resize(image, self._size)
+        pixels = self._resize(np.where(invalid, np.float32(self.fill), image), side)
+        spoiled = invalid if self._size is None else resize(invalid, self._size, side=side) > _INVALID
+        return pixels, ~spoiled
 
     def header(self, i: int) -> StampHeader:
         """Return what is known of a stamp as `read` returns it; no pixels are read.
@@ -279,11 +280,10 @@ class FITSDataset(CutoutDataset):
         World coordinates with distortion terms are None once pixels are resized.
         """
         stamp = self._stamps.read(i, pixels=False)
-        dummy = self._crop(np.broadcast_to(np.float32(0), (1, *stamp.shape)), i)
-        before = dummy.shape[:0:-1]  # x, y
-        after = before if self._size is None else (self._size, self._size)
+        dummy, side = self._crop(np.broadcast_to(np.float32(0), (1, *stamp.shape)), i)
+        after = dummy.shape[:0:-1] if self._size is None else (self._size, self._size)  # x, y
         wcs, scale = stamp.wcs(), stamp.pixel_scale()
-        factor = before[0] / after[0]
+        factor = side / after[0]
         if wcs is not None:
             wcs = _resampled(wcs, stamp.shape[::-1], factor, after)
         known = None if self._fwhm is None else float(self._fwhm[i])

@@ -16,7 +16,8 @@ import pandas as pd
 
 from galdiff.atomic import sha256_file, sha256_json
 from galdiff.data.dataset import CutoutDataset, file_sizes, index_files
-from galdiff.data.images import SUFFIXES, read_image
+from galdiff.data.geometry import Crop
+from galdiff.data.images import SUFFIXES, decode_image
 from galdiff.data.stretch import Stretch
 from galdiff.data.tables import file_stems, find_column, find_table, id_column, read_table, selected, take_rows
 from galdiff.data.votes import detect_format, outside, read_votes, vote_columns
@@ -66,8 +67,8 @@ class GZ2Dataset(CutoutDataset):
         Folder of the images, relative to the root.
     size : int, optional
         Side after resizing; None keeps the images' own.
-    crop : float
-        Central share to keep.
+    crop, conserve
+        As in `CutoutDataset`: ``0.5`` keeps the central half, ``{"radius": "petroR90_r", "times": 3.0}`` six radii.
     votes : {"debiased", "weighted", "fraction"}, optional
         Which fractions; by default debiased ones for Galaxy Zoo 2, else the only or the plain ones.
     columns : mapping, optional
@@ -101,7 +102,8 @@ class GZ2Dataset(CutoutDataset):
         mapping: str | None = None,
         images: str = "images",
         size: int | None = 64,
-        crop: float = 1.0,
+        crop: Crop = 1.0,
+        conserve: str = "surface_brightness",
         votes: str | None = None,
         columns: Mapping[str, str] | None = None,
         count: float | Mapping[str, float] | None = None,
@@ -148,6 +150,7 @@ class GZ2Dataset(CutoutDataset):
             unit="display",
             size=size,
             crop=crop,
+            conserve=conserve,
             stretch=stretch,
         )
         self.skipped = lost
@@ -164,8 +167,12 @@ class GZ2Dataset(CutoutDataset):
         }
 
     def load(self, i: int) -> np.ndarray:
-        """Read an image, display units ``(3, y, x)``."""
-        return read_image(self._paths[i])
+        """Decode an image, ``(3, y, x)``."""
+        return decode_image(self._paths[i])
+
+    def source(self, i: int) -> Path:
+        """Return the row's file."""
+        return self._paths[i]
 
     def fingerprint(self) -> dict[str, Any]:
         """Describe tables, files and geometry."""

@@ -19,6 +19,7 @@ import pandas as pd
 
 from galdiff.atomic import sha256_json
 from galdiff.data.dataset import CutoutDataset
+from galdiff.data.geometry import Crop
 from galdiff.data.labels import class_column, join_columns, scalar_columns
 from galdiff.data.stretch import Stretch
 from galdiff.data.tables import find_column, find_table, id_column, select
@@ -90,7 +91,7 @@ class HDF5Dataset(CutoutDataset):
         Their names.
     unit : str
         "display" scales 8 and 16 bits to [0, 1]; any other unit keeps the file's own numbers.
-    size, crop, where, limit, stretch
+    size, crop, conserve, where, limit, stretch
         As in `GZ2Dataset`. The table has every dataset that lies beside the images and has one value an image.
     on_bad : str
         Of no effect: there is no row without an image.
@@ -117,7 +118,8 @@ class HDF5Dataset(CutoutDataset):
         bands: Sequence[str] | None = None,
         unit: str = "display",
         size: int | None = 64,
-        crop: float = 1.0,
+        crop: Crop = 1.0,
+        conserve: str = "surface_brightness",
         where: str | None = None,
         limit: int | None = None,
         stretch: str | Stretch = "sqrt",
@@ -163,6 +165,7 @@ class HDF5Dataset(CutoutDataset):
             unit=unit,
             size=size,
             crop=crop,
+            conserve=conserve,
             stretch=stretch,
         )
         if self._white == 65_535:

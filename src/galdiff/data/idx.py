@@ -20,6 +20,7 @@ import pandas as pd
 
 from galdiff.atomic import sha256_file
 from galdiff.data.dataset import CutoutDataset
+from galdiff.data.geometry import Crop
 from galdiff.data.labels import class_column, join_columns
 from galdiff.data.stretch import Stretch
 from galdiff.data.tables import select
@@ -48,7 +49,7 @@ class IDXDataset(CutoutDataset):
         Names of classes that are each other's mirror image.
     name : str
         Name of the condition.
-    size, crop, where, limit, stretch
+    size, crop, conserve, where, limit, stretch
         As in `GZ2Dataset`; the table has the columns ``id`` and ``label``.
     on_bad : str
         Of no effect: there is no row without an image.
@@ -69,7 +70,8 @@ class IDXDataset(CutoutDataset):
         mirror: Sequence[Sequence[str]] = (),
         name: str = "digit",
         size: int | None = 32,
-        crop: float = 1.0,
+        crop: Crop = 1.0,
+        conserve: str = "surface_brightness",
         where: str | None = None,
         limit: int | None = None,
         stretch: str | Stretch = "linear",
@@ -101,6 +103,7 @@ class IDXDataset(CutoutDataset):
             unit="display",
             size=size,
             crop=crop,
+            conserve=conserve,
             stretch=stretch,
         )
         files = [sha256_file(path) for path in (place, labeled) if path is not None]

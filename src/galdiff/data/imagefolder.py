@@ -13,7 +13,8 @@ from galdiff.atomic import sha256_file, sha256_json
 from galdiff.data.celeba import FILE, read_attributes
 from galdiff.data.dataset import CutoutDataset, file_sizes
 from galdiff.data.files import FileIndex
-from galdiff.data.images import SUFFIXES, image_type, read_image
+from galdiff.data.geometry import Crop
+from galdiff.data.images import SUFFIXES, decode_image, image_type
 from galdiff.data.labels import class_column, join_columns, scalar_columns
 from galdiff.data.stretch import Stretch
 from galdiff.data.tables import find_column, find_table, id_column, read_table, select
@@ -59,7 +60,7 @@ class ImageFolderDataset(CutoutDataset):
     unit : str
         "display" scales 8 and 16 bits to [0, 1]; any other unit keeps the file's own numbers, as those of
         floating-point TIFF.
-    size, crop, where, limit, stretch, on_bad
+    size, crop, conserve, where, limit, stretch, on_bad
         As in `GZ2Dataset`; here a missing image is an error by default.
 
     Raises
@@ -90,7 +91,8 @@ class ImageFolderDataset(CutoutDataset):
         grey: bool = False,
         unit: str = "display",
         size: int | None = 64,
-        crop: float = 1.0,
+        crop: Crop = 1.0,
+        conserve: str = "surface_brightness",
         where: str | None = None,
         limit: int | None = None,
         stretch: str | Stretch = "sqrt",
@@ -131,6 +133,7 @@ class ImageFolderDataset(CutoutDataset):
             unit=unit,
             size=size,
             crop=crop,
+            conserve=conserve,
             stretch=stretch,
         )
         self.skipped = skipped
@@ -139,8 +142,12 @@ class ImageFolderDataset(CutoutDataset):
         self._described = {**described, "schema": schema.to_dict(), "mode": self._mode, "unit": unit}
 
     def load(self, i: int) -> np.ndarray:
-        """Read an image, ``(band, y, x)``."""
-        return read_image(self._paths[i], mode=self._mode, unit=self.unit)
+        """Decode an image, ``(band, y, x)``."""
+        return decode_image(self._paths[i], mode=self._mode, unit=self.unit)
+
+    def source(self, i: int) -> Path:
+        """Return the row's file."""
+        return self._paths[i]
 
     def fingerprint(self) -> dict[str, Any]:
         """Describe table, files and geometry."""

@@ -14,7 +14,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from galdiff.errors import DataError
 
-__all__ = ["SUFFIXES", "image_type", "read_image"]
+__all__ = ["SUFFIXES", "decode_image", "image_type", "read_image"]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 """Suffixes of the image files that are read."""
@@ -32,19 +32,42 @@ def read_image(path: Path, *, mode: str = "RGB", unit: str = "display") -> np.nd
 
     Parameters
     ----------
+    path, mode, unit
+        As in `decode_image`.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 ``(band, y, x)``.
+
+    Raises
+    ------
+    DataError
+        As `decode_image`.
+    """
+    values = decode_image(path, mode=mode, unit=unit)
+    return np.ascontiguousarray(values) if values.dtype == np.float32 else np.divide(values, 255, dtype=np.float32)
+
+
+def decode_image(path: Path, *, mode: str = "RGB", unit: str = "display") -> np.ndarray:
+    """Decode a JPEG, PNG, TIFF or WebP file, and leave 8 bits of display units as they are.
+
+    Parameters
+    ----------
     path : Path
         The file.
     mode : {"RGB", "L"}
         Three bands or one. Grey images fill three bands; of color images the luma (ITU-R BT.601) is one.
     unit : str
-        "display": integers are divided by 255, or 65535 where they have 16 bits, and floating-point numbers are
+        "display": integers stand for value / 255, or 65535 where they have 16 bits, and floating-point numbers are
         refused since nobody knows their range. Any other unit: the file's own numbers.
 
     Returns
     -------
     numpy.ndarray
-        float32 ``(band, y, x)``, upright as EXIF says. Transparency is dropped, not composited: the pixel keeps the
-        color it was given. Palettes and CMYK become RGB.
+        ``(band, y, x)``: of 8 bits in display units uint8, a view whose bands lie side by side; else float32. Upright
+        as EXIF says. Transparency is dropped, not composited: the pixel keeps the color it was given. Palettes and
+        CMYK become RGB.
 
     Raises
     ------
@@ -53,16 +76,19 @@ def read_image(path: Path, *, mode: str = "RGB", unit: str = "display") -> np.nd
         type whose bits would be lost.
     """
     pixels, top = _decode(path, mode)
+    if pixels.dtype == np.uint8 and unit != "display":
+        pixels = pixels.astype(np.float32)
     if unit == "display":
         if top is None:
             remedy = "Say which unit they have, such as unit: adu"
             raise DataError("the pixel values have no display range: 32-bit numbers", where=path, remedy=remedy)
-        pixels /= top
+        if pixels.dtype != np.uint8:
+            pixels /= top
     if pixels.ndim == 2:
         return np.repeat(pixels[None], len(mode), axis=0)
     if mode == "L":
         return (pixels @ _LUMA)[None]
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return pixels.transpose(2, 0, 1)
 
 
 def image_type(path: Path) -> str:
@@ -83,7 +109,7 @@ def image_type(path: Path) -> str:
 
 
 def _decode(path: Path, mode: str) -> tuple[np.ndarray, float | None]:
-    """Return float32 ``(y, x)`` or ``(y, x, 3)`` in the file's numbers, and the number that is white, where one is."""
+    """Return ``(y, x)`` or ``(y, x, 3)`` in the file's numbers, uint8 or float32, and which of them is white."""
     try:
         with Image.open(path, formats=_FORMATS) as image:
             _refuse(image, path)
@@ -95,9 +121,12 @@ def _decode(path: Path, mode: str) -> tuple[np.ndarray, float | None]:
                 return np.asarray(upright).astype(np.float32), 65_535.0
             if upright.mode == "P" and "transparency" in upright.info:
                 upright = upright.convert("RGBA")
-            upper = np.asarray(upright.convert("RGB") if deep else upright.convert(mode), dtype=np.float32)
-        if not deep:
-            return upper, 255.0
+            if not deep:
+                plain = upright if upright.mode == mode else upright.convert(mode)
+                # Converting by NumPy costs as much as decoding, since it asks for the bytes piece by piece.
+                values = np.frombuffer(plain.tobytes(), np.uint8)
+                return values.reshape(plain.height, plain.width, *([3] if mode == "RGB" else [])), 255.0
+            upper = np.asarray(upright.convert("RGB"), dtype=np.float32)
         with Image.open(path, formats=_FORMATS) as image:
             image.tile = [_exchange(tile) for tile in image.tile]  # type: ignore[attr-defined]
             lower = np.asarray(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.float32)

@@ -44,7 +44,7 @@ class RowStore:
     ids : numpy.ndarray
         int64 or str ``(n,)``.
     split : numpy.ndarray
-        str ``(n,)``: train, validation, test or skipped.
+        str ``(n,)``: train, validation, test, dropped or skipped.
     schema : ConditionSchema
         The conditions' fields.
     """

@@ -5,7 +5,8 @@ perceptron mixes them. Votes enter by the mean and the concentration of their Di
 
 .. math:: \bar p_a = \frac{\alpha_0 + n_a}{\sum_b \alpha_0 + n_b}, \qquad \log\Bigl(1 + \sum_b n_b\Bigr),
 
-question by question, so that an unreached question, few votes and many votes are three different inputs.
+question by question, so that an unreached question, few votes and many votes are three different inputs. Numbers enter
+by waves of doubling frequency; angles by waves that have the angle's period, so that 179 and 1 degrees are neighbors.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Votes
 __all__ = ["ConditionEmbedding"]
 
 _HARMONICS = 8
+_ANGLE_HARMONICS = 4
 
 
 class ConditionEmbedding(nn.Module):
@@ -44,7 +46,7 @@ class ConditionEmbedding(nn.Module):
             elif isinstance(field, Votes):
                 inputs += len(field.tree.answers) + 2 * len(field.tree.questions)
             else:
-                inputs += 2 * _HARMONICS + 2
+                inputs += 2 * _ANGLE_HARMONICS + 1 if field.angle else 2 * _HARMONICS + 2
         self.mix = nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width)) if inputs else None
 
     def features(self, conditions: Conditions) -> Tensor:
@@ -64,11 +66,11 @@ class ConditionEmbedding(nn.Module):
                     count = torch.log1p(votes.sum(1, keepdim=True)) / 3
                     known = mask[:, q : q + 1].float()
                     parts.append(torch.cat([3 * mean, count, torch.ones_like(count)], dim=1) * known)
+            elif field.angle:
+                parts.append(_waves(value[:, None] * (math.pi / 90), _ANGLE_HARMONICS) * mask[:, None])
             else:
                 x = (value[:, None] - field.mean) / field.std
-                angle = x * (math.pi / 8) * 2.0 ** torch.arange(_HARMONICS, device=x.device)
-                waves = torch.cat([x, angle.sin(), angle.cos(), torch.ones_like(x)], dim=1)
-                parts.append(waves * mask[:, None])
+                parts.append(torch.cat([x, _waves(x * (math.pi / 8), _HARMONICS)], dim=1) * mask[:, None])
         return torch.cat(parts, dim=1)
 
     def forward(self, conditions: Conditions | None, n: int, device: torch.device) -> Tensor:
@@ -78,3 +80,9 @@ class ConditionEmbedding(nn.Module):
         if conditions is None:
             conditions = self.schema.empty(n).to(device)
         return self.mix(self.features(conditions))
+
+
+def _waves(x: Tensor, harmonics: int) -> Tensor:
+    """Return sines and cosines of x times powers of two, and a one: ``(n, 2 * harmonics + 1)``."""
+    phase = x * 2.0 ** torch.arange(harmonics, device=x.device)
+    return torch.cat([phase.sin(), phase.cos(), torch.ones_like(x)], dim=1)

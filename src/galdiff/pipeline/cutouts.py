@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import dask
 import numpy as np
 
 from galdiff.atomic import append_line
-from galdiff.data import CutoutDataset, split_by_hash
+from galdiff.data import CutoutDataset, split_rows
 from galdiff.errors import DataError
 from galdiff.latents import CutoutStore
 from galdiff.progress import stage_progress
@@ -19,13 +21,14 @@ __all__ = ["SKIPPED", "write_cutouts"]
 
 SKIPPED = "skipped"
 """The split of rows whose file could not be read; no stage trains on or compares with it."""
+_BATCH, _ROUND = 16, 512  # images a task, and between two updates of the progress
 
 
 def write_cutouts(
     dataset: CutoutDataset,
     path: Path,
     *,
-    split: dict[str, float],
+    split: Mapping[str, Any],
     on_bad: str = "fail",
     workers: int = 2,
     attrs: dict[str, Any] | None = None,
@@ -38,8 +41,8 @@ def write_cutouts(
         Where the pixel values come from.
     path : Path
         The store; the list of bad files stands beside it as ``<stem>.skipped.jsonl``.
-    split : dict
-        Shares of train, validation and test, by sha256 of the id.
+    split : mapping
+        Arguments of `galdiff.data.splits.split_rows`, such as the shares of train, validation and test.
     on_bad : {"fail", "skip"}
         What to do with a file that cannot be read: stop with its error, or list it and go on without it.
     workers : int
@@ -53,7 +56,7 @@ def write_cutouts(
         For the first bad file, or where every file is bad.
     """
     listed = path.with_suffix(".skipped.jsonl")
-    splits = split_by_hash(dataset.ids, **split)
+    splits = split_rows(dataset.ids, dataset.table, **split)
     probe = _first_readable(dataset, on_bad)
     store = CutoutStore.create(
         path,
@@ -67,33 +70,40 @@ def write_cutouts(
         attrs={"unit": dataset.unit, **(attrs or {})},
     )
 
-    def read(i: int) -> np.ndarray | DataError:
-        try:
-            image = dataset.read(i)
-            if image.shape != probe.shape:
-                raise DataError(f"the image is {image.shape}, others are {probe.shape}", where=dataset.ids[i])
-            return image
-        except DataError as error:
-            return error
+    def read(rows: range, out: np.ndarray) -> list[tuple[int, DataError]]:
+        """Read rows into their place; return what was bad."""
+        bad = []
+        for i, place in zip(rows, out, strict=True):
+            try:
+                image = dataset.read(i)
+                if image.shape != probe.shape:
+                    raise DataError(f"the image is {image.shape}, others are {probe.shape}", where=dataset.ids[i])
+                place[:] = image
+            except DataError as error:
+                if on_bad == "fail":
+                    raise
+                bad.append((i, error))
+        return bad
 
-    with stage_progress("cutouts", total=len(dataset), unit="images") as bar:
+    with stage_progress("cutouts", total=len(dataset), unit="images") as bar, ThreadPoolExecutor(1) as writer:
+        written: Future[None] | None = None
         for shard in store.missing_shards():
             rows = range(*store.shard_rows(shard).indices(len(dataset)))
-            images = np.zeros((len(rows), *probe.shape), np.float32)
-            for start in range(0, len(rows), 256):
-                part = rows[start : start + 256]
-                results = dask.compute(
-                    *(dask.delayed(read, pure=False)(i) for i in part), scheduler="threads", num_workers=workers
-                )
-                for row, result in zip(part, results, strict=True):
-                    if isinstance(result, DataError):
-                        if on_bad == "fail":
-                            raise result
-                        append_line(listed, json.dumps({"row": row, "id": str(dataset.ids[row]), "why": str(result)}))
-                    else:
-                        images[row - rows.start] = result
-                bar.update(len(part))
-            store.write_shard(shard, images)
+            images = np.zeros((len(rows), *probe.shape), dataset.storage_dtype)
+            for start in range(0, len(rows), _ROUND):
+                # A task costs as much as an image: it takes some.
+                parts = [slice(k, k + _BATCH) for k in range(start, min(start + _ROUND, len(rows)), _BATCH)]
+                tasks = [dask.delayed(read, pure=False)(rows[part], images[part]) for part in parts]
+                for bad in dask.compute(*tasks, scheduler="threads", num_workers=workers):
+                    for row, why in bad:
+                        append_line(listed, json.dumps({"row": row, "id": str(dataset.ids[row]), "why": str(why)}))
+                bar.update(min(_ROUND, len(rows) - start))
+            if written is not None:
+                written.result()
+            # A shard is hashed and written while the next one is read.
+            written = writer.submit(store.write_shard, shard, images)
+        if written is not None:
+            written.result()
         skipped = (
             sorted({json.loads(line)["row"] for line in listed.read_text().splitlines()}) if listed.is_file() else []
         )

@@ -14,7 +14,7 @@ from galdiff.diffusion import Objective
 from galdiff.latents import LatentStore
 from galdiff.latents.store import LatentTable
 from galdiff.model import DiffusionModel, ImageFormat, build_denoiser
-from galdiff.nn import dihedral, is_reflection
+from galdiff.nn import dihedral
 from galdiff.randomness import Draws
 from galdiff.report.plots import render, save_grid
 from galdiff.schema.conditions import random_subset
@@ -70,7 +70,7 @@ class DenoiserTask:
         if self.augment:
             element = draws.integers("dihedral", 8)
             z = dihedral(z, element)
-            conditions = self.diffusion.schema.mirror(conditions, is_reflection(element))
+            conditions = self.diffusion.schema.dihedral(conditions, element)
         conditions = random_subset(conditions, draws, null=self.null)
         loss = self.objective(self.model, z, draws, condition=conditions)
         return loss.per_sample.mean(), {}

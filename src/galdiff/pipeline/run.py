@@ -47,7 +47,7 @@ class Settings:
     evaluation : mapping
         Arguments of `galdiff.pipeline.write_scores`.
     split : mapping
-        Shares of ``train``, ``validation`` and ``test``.
+        Arguments of `galdiff.data.splits.split_rows`, such as the shares ``train``, ``validation`` and ``test``.
     seed : int
         Seed of everything.
     on_bad : {"fail", "skip"}
@@ -60,7 +60,7 @@ class Settings:
     denoiser: Mapping[str, Any]
     sampling: Mapping[str, Any]
     evaluation: Mapping[str, Any] = field(default_factory=dict)
-    split: Mapping[str, float] = field(default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1})
+    split: Mapping[str, Any] = field(default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1})
     seed: int = 0
     on_bad: str = "fail"
     workers: int = 2

@@ -60,13 +60,31 @@ class Class:
 
 @dataclass(frozen=True)
 class Scalar:
-    """A number with a unit, such as a redshift or an axion mass; standardised as ``(value - mean) / std``."""
+    """A number with a unit, such as a redshift or an axion mass; standardised as ``(value - mean) / std``.
+
+    Parameters
+    ----------
+    name : str
+        Name of the field.
+    unit : str
+        Its unit.
+    mean, std : float
+        To standardise by.
+    angle : bool
+        The number is the position angle of a line in the image, in degrees from any image axis, modulo 180: turns and
+        reflections of the image change it.
+    """
 
     name: str
     unit: str = ""
     mean: float = 0.0
     std: float = 1.0
+    angle: bool = False
     kind: str = field(default="scalar", init=False)
+
+    def __post_init__(self) -> None:
+        if self.angle and self.unit not in ("deg", "degree", "degrees"):
+            raise GaldiffError(f"the angle '{self.name}' is in '{self.unit}'", remedy="Give it in degrees, unit deg")
 
 
 @dataclass(frozen=True)
@@ -226,13 +244,37 @@ class ConditionSchema:
         return parts[_lookup(name, tuple(parts), "the conditions of this model")]
 
     def mirror(self, conditions: Conditions, rows: Tensor) -> Conditions:
-        """Return the conditions after the images of ``rows`` (bool ``(n,)``) were reflected: mirror classes swap."""
+        """Return the conditions after the images of ``rows`` (bool ``(n,)``) were reflected along x.
+
+        Mirror classes swap, so do the votes of mirror answers, and angles change their sign.
+        """
         values = dict(conditions.values)
         for f in self.fields:
+            value = values[f.name]
             if isinstance(f, Class) and f.mirror:
-                value = values[f.name]
                 values[f.name] = torch.where(rows, f.mirrored().to(value.device, non_blocking=True)[value], value)
+            elif isinstance(f, Votes) and f.tree.mirror:
+                swapped = value[:, f.tree.mirrored()]
+                values[f.name] = torch.where(rows[:, None], swapped, value)
+            elif isinstance(f, Scalar) and f.angle:
+                values[f.name] = torch.where(rows, -value % 180, value)
         return Conditions(values, conditions.masks)
+
+    def dihedral(self, conditions: Conditions, element: Tensor) -> Conditions:
+        """Return the conditions after every image was turned as `galdiff.nn.dihedral.dihedral` does.
+
+        Parameters
+        ----------
+        conditions : Conditions
+            Of n images.
+        element : Tensor
+            int64 ``(n,)`` in 0…7: a reflection along x from 4 on (`mirror`), then ``element % 4`` quarter turns, which
+            change angles alone.
+        """
+        conditions = self.mirror(conditions, element >= 4)
+        angles = [f.name for f in self.fields if isinstance(f, Scalar) and f.angle]
+        turned = {name: (conditions.values[name] + 90 * (element % 4)) % 180 for name in angles}
+        return Conditions({**conditions.values, **turned}, conditions.masks)
 
     def distance(self, conditions: Conditions, asked: Conditions) -> Tensor:
         """How far every row is from one asked row, float32 ``(n,)``; infinite where a class differs or is unknown.
@@ -252,7 +294,7 @@ class ConditionSchema:
                     gap = (fractions[0] - fractions[1]).abs().mean(1)
                     total = total + torch.where(mask[:, q], gap, infinite)
             elif known[0]:
-                gap = (value != goal).float() * infinite if isinstance(f, Class) else (value - goal).abs() / f.std
+                gap = (value != goal).float() * infinite if isinstance(f, Class) else _gap(f, value, goal)
                 total = total + torch.where(mask, torch.nan_to_num(gap, nan=0.0, posinf=torch.inf), infinite)
         return total
 
@@ -264,7 +306,7 @@ class ConditionSchema:
             if isinstance(f, Class):
                 row |= {"classes": list(f.classes), "mirror": [list(pair) for pair in f.mirror]}
             elif isinstance(f, Scalar):
-                row |= {"unit": f.unit, "mean": f.mean, "std": f.std}
+                row |= {"unit": f.unit, "mean": f.mean, "std": f.std, "angle": f.angle}
             else:
                 row |= {"tree": f.tree.to_dict(), "prior": f.prior, "typical_votes": f.typical_votes}
             rows.append(row)
@@ -279,7 +321,8 @@ class ConditionSchema:
                 mirror = tuple((str(a), str(b)) for a, b in row["mirror"])
                 fields.append(Class(row["name"], tuple(row["classes"]), mirror))
             elif row["kind"] == "scalar":
-                fields.append(Scalar(row["name"], row["unit"], row["mean"], row["std"]))
+                angle = bool(row.get("angle", False))
+                fields.append(Scalar(row["name"], row["unit"], row["mean"], row["std"], angle))
             elif row["kind"] == "votes":
                 tree = QuestionTree.from_dict(row["tree"])
                 fields.append(Votes(row["name"], tree, row["prior"], row["typical_votes"]))
@@ -323,6 +366,12 @@ def _lookup(name: str, known: Sequence[str], place: str) -> str:
     close = difflib.get_close_matches(str(name), known, n=1)
     hint = f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(known) or 'none'}"
     raise GaldiffError(f"'{name}' is not among {place}", remedy=hint)
+
+
+def _gap(f: Scalar, value: Tensor, goal: Tensor) -> Tensor:
+    """Difference in standard deviations; of two lines never more than a right angle."""
+    gap = (value - goal).abs()
+    return (torch.minimum(gap % 180, -gap % 180) if f.angle else gap) / f.std
 
 
 def _is_rows(value: Any, n: int) -> bool:

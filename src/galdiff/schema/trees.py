@@ -32,10 +32,42 @@ class Question:
 
 @dataclass(frozen=True)
 class QuestionTree:
-    """An ordered decision tree; the answers of all questions in order are the columns of a votes tensor."""
+    """An ordered decision tree; the answers of all questions in order are the columns of a votes tensor.
+
+    Parameters
+    ----------
+    name : str
+        Name of the tree.
+    questions : tuple of Question
+        In the order of the catalog.
+    mirror : tuple of pairs of str
+        Answers (names or aliases) of one question that are each other's mirror image, such as clockwise and
+        anticlockwise: a reflection of the image swaps their votes, a rotation does not.
+
+    Raises
+    ------
+    GaldiffError
+        For a mirror pair that is not of one question, or an answer that is in two.
+    """
 
     name: str
     questions: tuple[Question, ...]
+    mirror: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        pairs = [(self.find(a), self.find(b)) for a, b in self.mirror]
+        columns = [column for pair in pairs for _, column in pair]
+        if any(a[0] != b[0] for a, b in pairs) or len(set(columns)) != len(columns):
+            remedy = "Pair two answers of one question, each answer once"
+            raise GaldiffError(f"the mirror pairs of {self.name} are none", remedy=remedy)
+
+    def mirrored(self) -> list[int]:
+        """Return the column of every answer's mirror image."""
+        order = list(range(len(self.answers)))
+        for a, b in self.mirror:
+            i, j = self.find(a)[1], self.find(b)[1]
+            order[i], order[j] = j, i
+        return order
 
     @cached_property
     def answers(self) -> tuple[Answer, ...]:
@@ -83,6 +115,7 @@ class QuestionTree:
         return {
             "name": self.name,
             "questions": {q.name: [[a.name, a.alias, a.leads_to] for a in q.answers] for q in self.questions},
+            "mirror": [list(pair) for pair in self.mirror],
         }
 
     @classmethod
@@ -91,6 +124,7 @@ class QuestionTree:
         return cls(
             tree["name"],
             tuple(Question(q, tuple(Answer(*answer) for answer in rows)) for q, rows in tree["questions"].items()),
+            tuple((str(a), str(b)) for a, b in tree.get("mirror", ())),
         )
 
 
