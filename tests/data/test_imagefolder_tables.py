@@ -1,10 +1,14 @@
 """Folders of images with tables of every kind: files by path, several conditions, CelebA and FFHQ as they come."""
 
+from contextlib import suppress
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from astropy.table import Table
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from galdiff.config.data import HDF5Spec, ImageFolderSpec, ask_problems
@@ -155,6 +159,8 @@ class TestCelebA:
             ("3\n", "", "first line is not the number"),
             ("000002.jpg -1 -1  1", "000002.jpg -1 -1", "line 4 is not a file and 3"),
             ("000003.jpg  1", "000003.jpg  2", "line 5"),
+            ("Young", "Smiling", "twice"),
+            ("3\n", "9" * 5000 + "\n", "says 9999"),
         ],
     )
     def test_other_tables_are_refused(self, celeba, old, new, message):
@@ -162,6 +168,13 @@ class TestCelebA:
         path.write_text(self.TABLE.replace(old, new, 1))
         with pytest.raises(DataError, match=message):
             read_attributes(path)
+
+    @given(st.text(max_size=200), st.booleans())
+    def test_any_text_is_a_table_or_a_named_error(self, tmp_path, text, header):
+        path = tmp_path / "fuzzed.txt"
+        path.write_bytes((("1\n" if header else "") + text).encode("utf-8", "replace"))
+        with suppress(DataError):
+            assert len(read_attributes(path)) > 0
 
 
 class TestFolders:

@@ -69,7 +69,8 @@ class ImageFolderDataset(CutoutDataset):
 
     Notes
     -----
-    Without a table the ids are the files' stems, or their paths relative to ``images`` where stems repeat.
+    Without a table the ids are the files' stems, or their paths relative to ``images`` where stems repeat. Whether a
+    cache keeps 16 bits is decided by the first image.
     """
 
     def __init__(
