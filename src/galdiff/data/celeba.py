@@ -13,10 +13,12 @@ import pandas as pd
 
 from galdiff.errors import DataError
 
-__all__ = ["FILE", "read_attributes"]
+__all__ = ["ANSWERS", "FILE", "read_attributes"]
 
 FILE = "file"
 """Name of the column of files, which the table itself does not name."""
+ANSWERS = {-1: "no", 1: "yes"}
+"""What the numbers mean: the classes of every attribute."""
 
 
 def read_attributes(path: Path) -> pd.DataFrame:
