@@ -1,10 +1,14 @@
 """Folders of images with tables of every kind: files by path, several conditions, CelebA and FFHQ as they come."""
 
+from contextlib import suppress
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from astropy.table import Table
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from galdiff.config.data import HDF5Spec, ImageFolderSpec, ask_problems
@@ -83,7 +87,7 @@ class TestConditions:
     def test_labels_attributes_and_numbers_together(self, folder):
         data = by_file(folder, label="kind", attributes=["ring"], scalars={"redshift": "z"})
         kind, ring, redshift = data.schema.fields
-        assert (kind.classes, ring.classes) == (("smooth", "spiral"), ("no", "yes"))
+        assert (kind.classes, ring.classes) == (("smooth", "spiral"), ("-1", "1"))
         assert data.conditions.values["ring"].tolist() == [1, 0, 0, 1]
         assert data.conditions.masks["morphology"].tolist() == [True, True, False, True]
         assert (redshift.unit, redshift.mean) == ("z", pytest.approx(0.2))
@@ -105,6 +109,7 @@ class TestConditions:
             ({"label": "king"}, "no column 'king'"),
             ({"file": "paths"}, "no column 'paths'"),
             ({"folders": "no"}, "folders is 'no'"),
+            ({"table": None, "label": "kind"}, "there is no table for id, file, label"),
             ({"label": "ring", "name": "ring", "attributes": ["ring"]}, "same name"),
         ],
     )
@@ -144,9 +149,10 @@ class TestCelebA:
         assert data.schema.ask(1, Smiling="yes", Young=False).values["Smiling"].item() == 1
 
     def test_some_of_them(self, celeba):
-        data = self.read(celeba, attributes=["Wearing_Hat"], where="Young == 1")
-        assert [f.name for f in data.schema.fields] == ["Wearing_Hat"]
-        assert len(data) == 2
+        data = self.read(celeba, attributes=["Young", "Wearing_Hat"], where="Young == 1")
+        assert [f.name for f in data.schema.fields] == ["Young", "Wearing_Hat"]
+        assert data.schema.fields[0].classes == ("no", "yes")  # though every row that is left says yes
+        assert data.conditions.values["Young"].tolist() == [1, 1]
 
     @pytest.mark.parametrize(
         ("old", "new", "message"),
@@ -155,6 +161,8 @@ class TestCelebA:
             ("3\n", "", "first line is not the number"),
             ("000002.jpg -1 -1  1", "000002.jpg -1 -1", "line 4 is not a file and 3"),
             ("000003.jpg  1", "000003.jpg  2", "line 5"),
+            ("Young", "Smiling", "twice"),
+            ("3\n", "9" * 5000 + "\n", "says 9999"),
         ],
     )
     def test_other_tables_are_refused(self, celeba, old, new, message):
@@ -162,6 +170,13 @@ class TestCelebA:
         path.write_text(self.TABLE.replace(old, new, 1))
         with pytest.raises(DataError, match=message):
             read_attributes(path)
+
+    @given(st.text(max_size=200), st.booleans())
+    def test_any_text_is_a_table_or_a_named_error(self, tmp_path, text, header):
+        path = tmp_path / "fuzzed.txt"
+        path.write_bytes((("1\n" if header else "") + text).encode("utf-8", "replace"))
+        with suppress(DataError):
+            assert len(read_attributes(path)) > 0
 
 
 class TestFolders:

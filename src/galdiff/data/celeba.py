@@ -13,10 +13,12 @@ import pandas as pd
 
 from galdiff.errors import DataError
 
-__all__ = ["FILE", "read_attributes"]
+__all__ = ["ANSWERS", "FILE", "read_attributes"]
 
 FILE = "file"
 """Name of the column of files, which the table itself does not name."""
+ANSWERS = {-1: "no", 1: "yes"}
+"""What the numbers mean: the classes of every attribute."""
 
 
 def read_attributes(path: Path) -> pd.DataFrame:
@@ -36,8 +38,10 @@ def read_attributes(path: Path) -> pd.DataFrame:
         raise DataError("the first line is not the number of rows, as CelebA's is", where=path, remedy=remedy)
     names = lines[1].split()
     rows = [line.split() for line in lines[2:] if line.strip()]
-    if len(rows) != int(lines[0]):
-        raise DataError(f"the first line says {int(lines[0])} rows, the file has {len(rows)}", where=path)
+    if lines[0].strip() != str(len(rows)):
+        raise DataError(f"the first line says {lines[0].strip()[:20]} rows, the file has {len(rows)}", where=path)
+    if len({FILE, *names}) != len(names) + 1:
+        raise DataError("line 2 names an attribute twice", where=path)
     for number, row in enumerate(rows, start=3):
         if len(row) != len(names) + 1 or not set(row[1:]) <= {"-1", "1"}:
             raise DataError(f"line {number} is not a file and {len(names)} of -1 or 1", where=path)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from galdiff.atomic import sha256_file, sha256_json
-from galdiff.data.celeba import FILE, read_attributes
+from galdiff.data.celeba import ANSWERS, FILE, read_attributes
 from galdiff.data.dataset import CutoutDataset, file_sizes
 from galdiff.data.files import FileIndex
 from galdiff.data.geometry import Crop
@@ -41,7 +41,8 @@ class ImageFolderDataset(CutoutDataset):
     label : str, optional
         The table's column of labels, the condition ``name``.
     attributes : sequence of str, optional
-        Columns that are each a class condition of their own; of CelebA's table all, by default.
+        Columns that are each a class condition of their own; of CelebA's table all, by default, with the classes "no"
+        and "yes".
     scalars : sequence of str or mapping of str to str
         Numeric columns that are each a scalar condition, or from such columns to their units.
     images : str
@@ -70,7 +71,8 @@ class ImageFolderDataset(CutoutDataset):
 
     Notes
     -----
-    Without a table the ids are the files' stems, or their paths relative to ``images`` where stems repeat.
+    Without a table the ids are the files' stems, or their paths relative to ``images`` where stems repeat. Whether a
+    cache keeps 16 bits is decided by the first image.
     """
 
     def __init__(
@@ -105,10 +107,22 @@ class ImageFolderDataset(CutoutDataset):
         skipped: list[tuple[str, str]] = []
         described: dict[str, Any] = {}
         if table is None:
+            wants = {
+                "id": id,
+                "file": file,
+                "label": label,
+                "attributes": attributes,
+                "scalars": scalars,
+                "where": where,
+            }
+            if needless := [argument for argument, value in wants.items() if value]:
+                raise DataError(
+                    f"there is no table for {', '.join(needless)}", where=root, remedy="Name it with 'table'"
+                )
             place, paths = root, files.paths[:limit]
             own = [p.parent.name if folders == "classes" and p.parent != files.folder else None for p in paths]
             frame = pd.DataFrame({"id": files.ids()[:limit], "folder": own})
-            ids, label, attributes, scalars = frame["id"].to_numpy(dtype=str), "folder", (), ()
+            ids, label, attributes = frame["id"].to_numpy(dtype=str), "folder", ()
         else:
             place = find_table(root, table, ())
             frame, key, file, attributes = _read(place, id, file, attributes)
@@ -121,7 +135,8 @@ class ImageFolderDataset(CutoutDataset):
         more = {"where": place, "ids": ids}
         labels = None if label is None else frame[find_column(frame, label, place)]
         columns = [] if labels is None else [class_column(labels, name, classes=classes, mirror=mirror, **more)]
-        columns += [class_column(frame[find_column(frame, a, place)], a, **more) for a in attributes]
+        answers = ANSWERS if _is_celeba(place) else None
+        columns += [class_column(frame[find_column(frame, a, place)], a, classes=answers, **more) for a in attributes]
         schema, conditions = join_columns([*columns, *scalar_columns(frame, scalars, where=place)])
         self._paths, self._mode = paths, "L" if grey else "RGB"
         super().__init__(
@@ -159,7 +174,7 @@ def _read(
     place: Path, id: str | None, file: str | None, attributes: Sequence[str] | None
 ) -> tuple[pd.DataFrame, str, str | None, Sequence[str]]:
     """Read the table; return it with the names of its columns of ids, of files, and of attributes."""
-    if place.suffix.lower() == ".txt":
+    if _is_celeba(place):
         frame = read_attributes(place)
         return frame, id or FILE, file or FILE, frame.columns[1:] if attributes is None else attributes
     key = id or file or "id"
@@ -167,6 +182,10 @@ def _read(
     for column in filter(None, (key, file)):
         find_column(frame, column, place)
     return frame, key, file, attributes or ()
+
+
+def _is_celeba(place: Path) -> bool:
+    return place.suffix.lower() == ".txt"
 
 
 def _join(

@@ -45,8 +45,7 @@ def class_column(
     where : path-like
         The file, for messages.
     classes : mapping, optional
-        From labels to names, in the order of the classes; by default the labels as they are, sorted. -1 and 1 are
-        "no" and "yes".
+        From labels to names, in the order of the classes; by default the labels as they are, sorted.
     mirror : sequence of pairs
         Names of classes that are each other's mirror image.
     ids : sequence, optional
@@ -66,9 +65,7 @@ def class_column(
     known = labels.notna().to_numpy(dtype=bool) & (labels.astype(str).str.strip() != "").to_numpy(dtype=bool)
     values = sorted(labels[known].unique(), key=lambda v: (isinstance(v, str), v))
     if classes is None:
-        # Numbers of the usual two signs say whether something is there, as CelebA's attributes do.
-        signs = bool(values) and {_text(v) for v in values} <= {"-1", "1"}
-        classes = {-1: "no", 1: "yes"} if signs and "-1" in map(_text, values) else {v: _text(v) for v in values}
+        classes = {value: _text(value) for value in values}
     if not classes:
         return None
     index = {_text(label): i for i, label in enumerate(classes)}
