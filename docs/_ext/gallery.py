@@ -19,8 +19,8 @@ from galdiff.report.plots import render, save_grid
 _COLUMNS, _SIZE = 8, 96
 _MEANING = """# Gallery
 
-What every loader reads, as the networks get it: cropped, resized, {columns} items a loader, evenly through the files.
-Display units are shown as they are, physical ones with one asinh stretch a row of pictures.
+What every loader reads, as the networks get it: cropped and resized, {columns} items a loader, evenly through the
+files. Display units are shown as they are, physical ones with one asinh stretch a row of pictures.
 """
 _ABSENT = "\nThis copy was built without data: the environment variable `GALDIFF_DATA` names no folder.\n"
 

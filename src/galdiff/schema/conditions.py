@@ -11,9 +11,8 @@ so that 5 votes and 50 votes are not the same statement.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,97 +20,10 @@ from torch import Tensor
 
 from galdiff.errors import GaldiffError
 from galdiff.randomness import Draws
+from galdiff.schema.fields import Class, Field, Scalar, Votes, lookup
 from galdiff.schema.trees import QuestionTree
 
 __all__ = ["Class", "ConditionSchema", "Conditions", "Field", "Scalar", "Votes", "random_subset"]
-
-
-@dataclass(frozen=True)
-class Class:
-    """One of several names, such as a morphology or a substructure class.
-
-    Parameters
-    ----------
-    name : str
-        Name of the field.
-    classes : tuple of str
-        The names; the value is the index.
-    mirror : tuple of pairs of str
-        Classes that are each other's mirror image: a reflection of the image swaps them, a rotation does not.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    mirror: tuple[tuple[str, str], ...] = ()
-    kind: str = field(default="class", init=False)
-
-    def __post_init__(self) -> None:
-        for name in (name for pair in self.mirror for name in pair):
-            _lookup(name, self.classes, f"mirror of condition '{self.name}'")
-
-    def mirrored(self) -> Tensor:
-        """Return the index of every class's mirror image, int64 ``(classes,)``."""
-        order = torch.arange(len(self.classes))
-        for a, b in self.mirror:
-            i, j = self.classes.index(a), self.classes.index(b)
-            order[i], order[j] = j, i
-        return order
-
-
-@dataclass(frozen=True)
-class Scalar:
-    """A number with a unit, such as a redshift or an axion mass; standardised as ``(value - mean) / std``.
-
-    Parameters
-    ----------
-    name : str
-        Name of the field.
-    unit : str
-        Its unit.
-    mean, std : float
-        To standardise by.
-    angle : bool
-        The number is the position angle of a line in the image, in degrees from any image axis, modulo 180: turns and
-        reflections of the image change it.
-    """
-
-    name: str
-    unit: str = ""
-    mean: float = 0.0
-    std: float = 1.0
-    angle: bool = False
-    kind: str = field(default="scalar", init=False)
-
-    def __post_init__(self) -> None:
-        if self.angle and self.unit not in ("deg", "degree", "degrees"):
-            raise GaldiffError(f"the angle '{self.name}' is in '{self.unit}'", remedy="Give it in degrees, unit deg")
-
-
-@dataclass(frozen=True)
-class Votes:
-    r"""The volunteers' answers to a question tree.
-
-    Parameters
-    ----------
-    name : str
-        Name of the field.
-    tree : QuestionTree
-        Questions, answers and who leads to whom.
-    prior : float
-        Dirichlet prior :math:`\alpha_0` of every answer.
-    typical_votes : float
-        How many votes an asked-for fraction stands for (`ConditionSchema.ask`).
-    """
-
-    name: str
-    tree: QuestionTree
-    prior: float = 1.0
-    typical_votes: float = 40.0
-    kind: str = field(default="votes", init=False)
-
-
-Field = Class | Scalar | Votes
-"""What a model may be conditioned on."""
 
 
 @dataclass
@@ -220,7 +132,7 @@ class ConditionSchema:
         """
         conditions = self.empty(n)
         for name, value in {**(asked or {}), **more}.items():
-            f = self.by_name[_lookup(name, tuple(self.by_name), "the conditions of this model")]
+            f = self.by_name[lookup(name, tuple(self.by_name), "the conditions of this model")]
             rows = list(value) if _is_rows(value, n) else [value] * n
             for i, row in enumerate(rows):
                 _ask_row(f, row, conditions.values[name], conditions.masks[name], i)
@@ -360,14 +272,6 @@ def random_subset(conditions: Conditions, draws: Draws, *, null: float = 0.1) ->
     return Conditions(conditions.values, masks)
 
 
-def _lookup(name: str, known: Sequence[str], place: str) -> str:
-    if name in known:
-        return name
-    close = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(known) or 'none'}"
-    raise GaldiffError(f"'{name}' is not among {place}", remedy=hint)
-
-
 def _gap(f: Scalar, value: Tensor, goal: Tensor) -> Tensor:
     """Difference in standard deviations; of two lines never more than a right angle."""
     gap = (value - goal).abs()
@@ -390,7 +294,7 @@ def _number(name: str, value: Any) -> float:
 def _ask_row(f: Field, value: Any, values: Tensor, mask: Tensor, i: int) -> None:
     if isinstance(f, Class):
         if isinstance(value, str):
-            value = f.classes.index(_lookup(value, f.classes, f"the classes of '{f.name}'"))
+            value = f.classes.index(lookup(value, f.classes, f"the classes of '{f.name}'"))
         if not 0 <= int(value) < len(f.classes):
             raise GaldiffError(f"class {value} of '{f.name}' is out of range", remedy=f"0 to {len(f.classes) - 1}")
         values[i], mask[i] = int(value), True
