@@ -134,6 +134,14 @@ class TestOddity3LookAlikeIds:
             GZ2Dataset(tmp_path, count=40)
         assert "look alike" in caught.value.remedy
 
+    def test_another_name_of_the_key_does_not_hide_it(self, tmp_path):
+        frame = votes("kaggle", [100_008]).rename(columns={"GalaxyID": "asset_id"})
+        frame.to_csv(tmp_path / "votes.csv", index=False)
+        image(tmp_path / "images" / "100008.jpg")
+        image(tmp_path / "images" / "17.jpg")
+        with pytest.raises(DataError, match="cannot be called by its GalaxyID"):
+            GZ2Dataset(tmp_path, table="votes.csv", id="asset_id", count=40)
+
     def test_a_mapping_refuses_the_images_of_the_challenge(self, tmp_path):
         hart16(tmp_path, IDS, dict(zip(IDS, (100_008, 100_023, 3), strict=True)))
         for name in ("100008", "100023", "999948"):

@@ -23,7 +23,7 @@ from galdiff.data.tables import file_stems, find_column, find_table, id_column, 
 from galdiff.data.votes import detect_format, outside, read_votes, vote_columns
 from galdiff.errors import DataError
 from galdiff.schema.conditions import ConditionSchema, Votes
-from galdiff.schema.voteformats import VOTE_FORMATS
+from galdiff.schema.voteformats import VOTE_FORMATS, VoteFormat
 
 __all__ = ["GZ2Dataset"]
 
@@ -125,7 +125,7 @@ class GZ2Dataset(CutoutDataset):
         rows = selected(frame, where, path)
         chosen = frame[key].iloc[rows]
         files = index_files(root / images, SUFFIXES)
-        names, source = _file_names(root, mapping, chosen, files)
+        names, source = _file_names(root, mapping, chosen, files, layout)
         present = np.array([name in files for name in names], dtype=bool)
         if not present.any():
             remedy = f"Look at 'images', 'id' and 'mapping': {_ALIKE}"
@@ -161,7 +161,7 @@ class GZ2Dataset(CutoutDataset):
             "tables": [sha256_file(p) for p in (path, source) if p is not None],
             "format": layout.name,
             "id": key,
-            "votes": votes,
+            "votes": votes or next(iter(layout.fractions)),
             "columns": dict(columns or {}),
             "count": dict(count) if isinstance(count, Mapping) else count,
         }
@@ -188,11 +188,11 @@ def _refuse(ids: pd.Series, rows: np.ndarray, what: str, where: Path, names: lis
 
 
 def _file_names(
-    root: Path, mapping: str | None, ids: pd.Series, files: Mapping[str, Path]
+    root: Path, mapping: str | None, ids: pd.Series, files: Mapping[str, Path], layout: VoteFormat
 ) -> tuple[list[str], Path | None]:
     """Stems of the images of the objects, in order, and the mapping by which they were found."""
     path, key = root / (mapping or _MAPPING), ids.name
-    if key == "GalaxyID":
+    if layout.name == "kaggle":  # whatever its column of ids is called
         if mapping is not None or path.is_file():
             remedy = f"Keep the challenge's table and images in a folder of their own: {_ALIKE}"
             raise DataError(
@@ -217,7 +217,7 @@ def _file_names(
     except (TypeError, ValueError) as error:
         raise DataError(f"column 'objid' does not hold SDSS object ids: {error}", where=path) from error
     # An object that has several assets has the first one that is there.
-    order = (~assets.isin(files)).to_numpy().argsort(kind="stable")
+    order = np.array([asset not in files for asset in assets.tolist()]).argsort(kind="stable")
     by_object = pd.Series(assets.to_numpy()[order], objects.to_numpy()[order])
     return ids.map(by_object[~by_object.index.duplicated()]).fillna("?").tolist(), path
 
