@@ -208,6 +208,8 @@ class FITSDataset(CutoutDataset):
             "max_invalid": max_invalid,
             "unit": self.unit,
             "zero_point": self.zero_point,
+            "psf_fwhm": self.psf_fwhm,
+            "pixel_scale": self.pixel_scale,
         }
 
     def _first(self, on_bad: str) -> tuple[int, Stamp]:
