@@ -62,9 +62,9 @@ def write_columns(
         write(f.name, values, "sample", *dims, **_described(f))
         write(f"{f.name}_mask", known, "sample", *mask_dims, description=f"where '{f.name}' is known")
         if isinstance(f, Votes):
-            answers, questions = ([part.name for part in parts] for parts in (f.tree.answers, f.tree.questions))
-            write(*dims, np.array(answers), *dims, description="answer, as in the catalog")
-            write(*mask_dims, np.array(questions), *mask_dims, description="question")
+            answers, questions = (np.array([part.name for part in of]) for of in (f.tree.answers, f.tree.questions))
+            write(dims[0], answers, *dims, description="answer, as in the catalog")
+            write(mask_dims[0], questions, *mask_dims, description="question")
 
 
 def _described(f: Field) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 r"""Readers: batches of a split of the latents, as tensors on a device, from wherever they fit.
 
-A `LatentTable` holds the split whole, on the device or in the machine's memory, and shows it in an order drawn from all
-permutations. `LatentBlocks` leaves it in the store. There, epoch e of n blocks of `RUN` rows is a permutation
-:math:`\pi_e` of the blocks, cut into groups of G; rows are permuted within a group, and while one group is used the next
-is read in a thread. Memory is that of three groups, however many rows there are: ids, split and conditions are read
-block by block too. Both orders are functions of (seed, epoch), so that a resumed run sees the rows it would have seen.
+A `LatentTable` holds the split whole, on the device or in the machine's memory, and shows it in an order drawn from
+all permutations. `LatentBlocks` leaves it in the store. There, epoch e is a permutation :math:`\pi_e` of the blocks of
+`RUN` rows, cut into groups of G; rows are permuted within a group, and while one group is used the next is read in a
+thread. Memory is that of three groups, however many rows there are: ids, split and conditions are read block by block
+too. Both orders are functions of (seed, epoch), so that a resumed run sees the rows it would have seen.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class LatentBatch:
         """Move it to a device."""
         if self.mean.device.type == device.type:
             return self
-        move = {"device": device, "non_blocking": True}
-        return LatentBatch(self.mean.to(**move), self.log_var.to(**move), self.conditions.to(device))
+        mean, log_var = (x.to(device, non_blocking=True) for x in (self.mean, self.log_var))
+        return LatentBatch(mean, log_var, self.conditions.to(device))
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class LatentTable:
         return torch.from_numpy(permutation(seed, epoch, len(self)))
 
     def take(self, rows: Tensor, view: Tensor | None = None) -> LatentBatch:
-        """Return rows (int64 ``(batch,)``, from 0 to n - 1), of each the view (int64 ``(batch,)``) or else the first."""
+        """Return rows (int64 ``(batch,)``, 0 to n - 1), of each its view (int64 ``(batch,)``) or else the first."""
         here = self.mean.device
         rows = rows.to(here, non_blocking=True)
         at: Any = rows
@@ -126,9 +126,7 @@ class BlockOrder:
             following = self.groups[last + 1] if last + 1 < len(self.groups) else self._next_epoch()
             self._blocks.expect([*(self.groups[g] for g in touched), following])
         self._drawn = {g: self._drawn[g] if g in self._drawn else self._draw(g) for g in touched}
-        parts = [
-            self._drawn[g][max(0, start - self._edges[g]) : stop - self._edges[g]] for g in touched
-        ]
+        parts = [self._drawn[g][max(0, start - self._edges[g]) : stop - self._edges[g]] for g in touched]
         return torch.from_numpy(np.concatenate(parts) if parts else np.empty(0, np.int64))
 
     def _draw(self, g: int) -> np.ndarray:

@@ -1,10 +1,10 @@
 """Stores of rows: the Zarr v3 protocol that the cutout cache and the latent store share.
 
 A store is a group with one or more sharded arrays ``(sample, …)``, the ids, the split and the condition columns with
-their masks. Each shard is written once, whole, by one writer; an entry of a journal outside the group's arrays, with the
-SHA-256 of the shard's values, follows it. At the end the hashes of shards, columns and metadata become attributes,
-together with ``complete``. A missing shard is an error and never zeros. In a finished store there is nothing that Zarr
-does not know. Where it stands, a folder or any other Zarr store, is the affair of `galdiff.latents.place`.
+their masks. Each shard is written once, whole, by one writer; an entry of a journal with the SHA-256 of the shard's
+values follows it. At the end the hashes of shards, columns and metadata become attributes, together with ``complete``.
+A missing shard is an error and never zeros. In a finished store there is nothing that Zarr does not know. Where it
+stands, a folder or any other Zarr store, is the affair of `galdiff.latents.place`.
 """
 
 from __future__ import annotations
@@ -141,8 +141,15 @@ class RowStore:
         return cls(place, mode="r+")
 
     @classmethod
-    def open(cls, path: Target | Place) -> Self:
-        """Open a finished store: a path, a URL of fsspec's or obstore's, or any ``zarr.abc.store.Store``.
+    def open(cls, path: Target | Place, *, expect_shards: bool = True) -> Self:
+        """Open a finished store.
+
+        Parameters
+        ----------
+        path : path-like or zarr.abc.store.Store
+            A folder, a URL that fsspec or obstore can open, or a Zarr store.
+        expect_shards : bool
+            Refuse a folder that lacks a shard at once; elsewhere, and otherwise, reading it is refused.
 
         Raises
         ------
@@ -164,7 +171,7 @@ class RowStore:
             store = cls(place)
             if len(store.attrs["shards_sha256"]) != store.shards:
                 raise StoreError("its list of shards is damaged", where=place, remedy=_AGAIN)
-            if isinstance(place, LocalPlace):  # elsewhere a question a shard would take long; reading asks it
+            if expect_shards and isinstance(place, LocalPlace):  # elsewhere a question a shard takes long
                 for k in range(store.shards):
                     store._expect(k)
         return store
@@ -265,7 +272,7 @@ class RowStore:
         with damage_errors(f"shard {k} of '{name}'", self.place):
             values = np.asarray(self.array(name)[rows])
             # Zarr gives its fill value, which is never written, for a chunk that is lost; chunks are of whole rows.
-            probe = values[(slice(None), *[0] * (values.ndim - 1))]
+            probe = values.reshape(len(values), -1)[:, 0]
             if not np.isfinite(probe).all() or (probe.dtype == np.uint8 and probe.max(initial=0) > 1):
                 raise StoreError(f"shard {k} of '{name}' has lost values", where=self.place, remedy=_AGAIN)
         return values

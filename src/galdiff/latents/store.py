@@ -71,7 +71,8 @@ class LatentStore(RowStore):
         StoreError
             Where another store is there, or another writer is at it.
         """
-        row, dims = (tuple(shape), ("channel", "y", "x"))
+        row: tuple[int, ...] = tuple(shape)
+        dims: tuple[str, ...] = ("channel", "y", "x")
         if views > 1:
             row, dims = (views, *row), ("view", *dims)
         shard = _SHARDS[_SHARDS[0] * math.prod(row) * 2 > _SHARD_BYTES]
@@ -125,14 +126,17 @@ class LatentStore(RowStore):
             Which rows.
         device : torch.device or str
             Where batches are wanted.
-        reader : {"auto", "device", "memory", "blocks"}
+        reader : {"auto", "resident", "device", "memory", "blocks"}
             The split on the device, in memory, or in the store, of which a few blocks at a time are in memory; by
-            default the first that fits (`galdiff.latents.readers.choose_reader`).
+            default the first that fits (`galdiff.latents.readers.choose_reader`); "resident": the first of the first
+            two, which share an order of the rows.
         """
         device = torch.device(device)
-        if reader == "auto":
+        if reader in ("auto", "resident"):
+            resident = reader == "resident"
             row = sum(self.array(name).nbytes for name in self.ARRAYS) // max(1, len(self))
             reader = choose_reader(row * int(split_counts(self, split).sum()), device)
+            reader = "memory" if resident and reader == "blocks" else reader
         if reader == "blocks":
             return LatentBlocks(self, split, device)
         return self.memory(split, device if reader == "device" else "cpu").on(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from galdiff.atomic import write_json
 from galdiff.autoencoder import Autoencoder, LatentPosterior
 from galdiff.diffusion import Objective
 from galdiff.latents import LatentBlocks, LatentStore, LatentTable
@@ -25,7 +27,7 @@ _PLOTTED = 32
 
 
 class DenoiserTask:
-    """What the engine trains: a denoiser on whitened, sampled, turned latents, or on the latents of turned images.
+    """What the engine trains: a denoiser on whitened, sampled latents, turned or of turned images.
 
     Parameters
     ----------
@@ -112,7 +114,8 @@ def train_denoiser(
     image_format : ImageFormat
         Bands, size, unit and stretch of the cutouts.
     settings : mapping
-        ``backbone``, ``schedule``, ``prediction``, ``objective``, ``null``, ``augment`` and ``training``.
+        ``backbone``, ``schedule``, ``prediction``, ``objective``, ``null``, ``augment``, ``training``, and ``reader``
+        of `LatentStore.reader` ("auto" by default).
     sampling : mapping
         Default ``sampler``, ``steps`` and ``guidance`` of the model.
     seed, device, metrics, budget
@@ -133,7 +136,7 @@ def train_denoiser(
     ).to(device)
     task = DenoiserTask(
         model,
-        store.memory("train", device),
+        _reader(store, device, settings.get("reader", "auto"), folder / "reader.json"),
         Objective(**settings["objective"]),
         seed=seed,
         null=settings["null"],
@@ -146,3 +149,13 @@ def train_denoiser(
     model.denoiser.eval()
     model.save_denoiser(folder)
     return model
+
+
+def _reader(store: LatentStore, device: torch.device, reader: str, note: Path) -> LatentTable | LatentBlocks:
+    """Open the training split; a training that goes on reads in the order that was chosen when it began."""
+    if reader == "auto" and note.is_file():
+        reader = json.loads(note.read_text())["reader"]
+    table = store.reader("train", device, reader=reader)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    write_json(note, {"reader": "blocks" if isinstance(table, LatentBlocks) else "resident"})
+    return table
