@@ -205,7 +205,9 @@ class TestFuzz:
     @given(st.data())
     def test_mutated_metadata_are_refused_or_harmless(self, metadata, data):
         place, originals = metadata
-        key = data.draw(st.sampled_from(["zarr.json", "zarr.json", "mean/zarr.json", "id/zarr.json", "split/zarr.json"]))
+        key = data.draw(
+            st.sampled_from(["zarr.json", "zarr.json", "mean/zarr.json", "id/zarr.json", "split/zarr.json"])
+        )
         meta = json.loads(originals[key])
         path = data.draw(st.sampled_from(list(paths(meta))))
         new = data.draw(JSON)

@@ -57,14 +57,14 @@ def write_columns(
     write("split", np.asarray(split).astype(str), "sample", description="train, validation, test or skipped")
     for f in schema.fields:
         values, known = conditions.values[f.name].numpy(), conditions.masks[f.name].numpy()
-        dims = (f"{f.name}_answer",) if isinstance(f, Votes) else ()
-        mask_dims = (f"{f.name}_question",) if isinstance(f, Votes) else ()
-        write(f.name, values, "sample", *dims, **_described(f))
-        write(f"{f.name}_mask", known, "sample", *mask_dims, description=f"where '{f.name}' is known")
+        votes = isinstance(f, Votes)
+        write(f.name, values, "sample", *([f"{f.name}_answer"] if votes else []), **_described(f))
+        known_dims = [f"{f.name}_question"] if votes else []
+        write(f"{f.name}_mask", known, "sample", *known_dims, description=f"where '{f.name}' is known")
         if isinstance(f, Votes):
-            answers, questions = (np.array([part.name for part in of]) for of in (f.tree.answers, f.tree.questions))
-            write(dims[0], answers, *dims, description="answer, as in the catalog")
-            write(mask_dims[0], questions, *mask_dims, description="question")
+            for what, parts in (("answer", f.tree.answers), ("question", f.tree.questions)):
+                name = f"{f.name}_{what}"
+                write(name, np.array([part.name for part in parts]), name, description=f"{what} of '{f.tree.name}'")
 
 
 def _described(f: Field) -> dict[str, Any]:

@@ -80,7 +80,8 @@ def describe(store: RowStore) -> Iterator[str]:
     for name in store.attrs["arrays"]:
         array = store.array(name)
         attributes: dict[str, Any] = dict(array.attrs)
-        dims = ", ".join(f"{d} {n}" for d, n in zip(array.metadata.dimension_names or (), array.shape, strict=True))
+        dimensions = read_metadata(store.place, f"{name}/zarr.json")["dimension_names"]
+        dims = ", ".join(f"{dim} {n}" for dim, n in zip(dimensions, array.shape, strict=True))
         said = " ".join(str(attributes[key]) for key in ("units", "description") if key in attributes)
         size = f"{array.nbytes / 2**20:.1f} MiB" if name in store.arrays else said
         yield f"{'array' if name in store.arrays else 'column':<9} {name} ({dims}) {array.dtype} {size}".rstrip()
@@ -100,10 +101,8 @@ def find_damage(store: RowStore) -> list[Damage]:
                 found.append(Damage(None, name, slice(0, store.array(name).shape[0]), (), error.message))
     for k in store.verify():
         parts = [damage for name in store.arrays for damage in _damaged_chunks(store, name, k)]
-        whole = Damage(
-            k, ", ".join(store.arrays), store.shard_rows(k), _ids(store, store.shard_rows(k)), "other values"
-        )
-        found += parts or [whole]
+        rows = store.shard_rows(k)
+        found += parts or [Damage(k, ", ".join(store.arrays), rows, _ids(store, rows), "has other values")]
     return found
 
 
