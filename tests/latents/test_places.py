@@ -1,5 +1,6 @@
 """Stores in places of every kind, what xarray shows of them, and metadata that were tampered with."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -221,18 +222,14 @@ class TestFuzz:
         try:
             place.put(key, json.dumps(meta).encode())
             if data.draw(st.booleans()):  # as one who knows how it is hashed would
-                try:
+                with contextlib.suppress(GaldiffError, TypeError, KeyError, AttributeError):
                     root = json.loads(place.get("zarr.json"))
                     root["attributes"][DIGEST] = metadata_digest(place, root["attributes"])
                     place.put("zarr.json", json.dumps(root).encode())
-                except (GaldiffError, TypeError, KeyError, AttributeError):
-                    pass
-            try:
+            with contextlib.suppress(GaldiffError):
                 store = LatentStore.open(place)
                 store.memory("train")
                 store.verify()
-            except GaldiffError:
-                pass
         finally:
             for name, raw in originals.items():
                 place.put(name, raw)
@@ -244,9 +241,7 @@ class TestFuzz:
         whole = originals["zarr.json"]
         try:
             place.put("zarr.json", whole[:at] + raw + whole[at + len(raw) :])
-            try:
+            with contextlib.suppress(GaldiffError):
                 LatentStore.open(place).memory("train")
-            except GaldiffError:
-                pass
         finally:
             place.put("zarr.json", whole)
