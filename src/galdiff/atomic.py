@@ -33,7 +33,7 @@ _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
 
 
 @contextmanager
-def resource_errors(path: Path) -> Iterator[None]:
+def resource_errors(path: object) -> Iterator[None]:
     """Turn the operating system's refusals to write into a `ResourceError` that says what to do."""
     try:
         yield

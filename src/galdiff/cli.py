@@ -30,10 +30,13 @@ app = typer.Typer(help="Conditional latent diffusion for survey astronomy.", no_
 train_app = typer.Typer(**_OPTIONS)
 simulate_app = typer.Typer(help="Simulate the files of a survey, to train on.", no_args_is_help=True, **_OPTIONS)
 app.add_typer(simulate_app, name="simulate")
+store_app = typer.Typer(help="Look at the stores of a run.", no_args_is_help=True, **_OPTIONS)
+app.add_typer(store_app, name="store")
 
 Catalog = Annotated[str, typer.Argument(metavar="CATALOG", help="A catalog file, or a packaged one: quickstart.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a value, as if in the file.")]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run folder.")]
+Store = Annotated[str, typer.Argument(metavar="PATH", help="A store: a folder, or a URL.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write; it is made if need be.")]
@@ -235,6 +238,51 @@ def download(
 
     section = download(name, out or Path("data") / name, base_url=base_url, say=lambda text: typer.echo(text, err=True))
     typer.echo(section, nl=False)
+
+
+@store_app.command("info")
+@_plainly
+def store_info(path: Store, debug: Debug = False) -> None:
+    """Say what a finished store holds: shapes, rows of every split, columns, sizes and hashes."""
+    from galdiff.latents.inspect import describe, open_store
+
+    for line in describe(open_store(path)):
+        typer.echo(line)
+
+
+@store_app.command("verify")
+@_plainly
+def store_verify(
+    path: Store,
+    reopen: Annotated[bool, typer.Option("--reopen", help="Have the stage write the damaged shards again.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Read and hash all of a finished store; name the damaged rows, and end with status 1 if there are any."""
+    from galdiff.latents.inspect import find_damage, open_store
+
+    store = open_store(path)
+    damage = find_damage(store)
+    for part in damage:
+        typer.echo(part)
+    if not damage:
+        typer.echo(f"{len(store):,} rows in {store.shards} shards are as they were written")
+        return
+    shards = sorted({part.shard for part in damage if part.shard is not None})
+    if any(part.shard is None for part in damage):
+        typer.echo(
+            f"columns are of all rows: do the stage again with galdiff train CATALOG --redo {store.KIND}", err=True
+        )
+    elif reopen:
+        store.reopen(shards)
+        folder = Path(store.path).parent
+        if (folder / "stages").is_dir():
+            from galdiff.pipeline import Run as RunFolder
+
+            RunFolder(folder).reopen(store.KIND)
+        typer.echo(f"run galdiff train CATALOG: it writes shards {shards} again, and nothing else", err=True)
+    else:
+        typer.echo(f"to write just shards {shards} again: galdiff store verify {path} --reopen", err=True)
+    raise typer.Exit(1)
 
 
 @app.callback(invoke_without_command=True)

@@ -189,7 +189,7 @@ class Draws:
         return numbers[wanted.start - block.start : wanted.stop - block.start]
 
 
-def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
-    """Return the order of ``n`` rows in an epoch, int64; a function of (seed, epoch, n) alone."""
-    key = _key(seed, f"permutation/{int(epoch)}")
+def permutation(seed: int, epoch: int, n: int, *, part: int | None = None) -> np.ndarray:
+    """Return the order of ``n`` rows in an epoch, or in a part of it, int64; a function of the arguments alone."""
+    key = _key(seed, f"permutation/{int(epoch)}" if part is None else f"permutation/{int(epoch)}/{int(part)}")
     return np.random.Generator(np.random.Philox(key=key[0] | key[1] << 32)).permutation(n)

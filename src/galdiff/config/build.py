@@ -119,7 +119,7 @@ def run(
         pipeline.run(
             folder,
             lambda: build_dataset(spec, folder) if found.dataset is None else found.dataset,
-            _settings(spec, spec.data.on_bad, spec.threads),
+            _settings(spec, spec.data.on_bad, spec.threads, spec.scheduler),
             data=_describe(spec, found.dataset, earlier),
             device=spec.device,
             threads=spec.threads,
@@ -155,7 +155,7 @@ def fit_settings(sections: Mapping[str, Any], *, on_bad: str = "fail") -> Settin
     return _settings(spec, on_bad, None)
 
 
-def _settings(spec: RunSpec | StagesSpec, on_bad: str, threads: int | None) -> Settings:
+def _settings(spec: RunSpec | StagesSpec, on_bad: str, threads: int | None, scheduler: str = "threads") -> Settings:
     from galdiff import pipeline
 
     return pipeline.Settings(
@@ -167,6 +167,7 @@ def _settings(spec: RunSpec | StagesSpec, on_bad: str, threads: int | None) -> S
         seed=spec.seed,
         on_bad=on_bad,
         workers=threads or os.cpu_count() or 1,
+        scheduler=scheduler,
     )
 
 

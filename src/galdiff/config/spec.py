@@ -195,6 +195,14 @@ class DenoiserSpec(_TrainingSpec):
     objective: ObjectiveSpec = Field(default=ObjectiveSpec(), description="What the loss weighs.")
     null: Fraction = Field(default=0.1, description="Share of training images without any condition.")
     dihedral: Flag = Field(default=True, description="Turn and reflect the latents at random.")
+    views: Literal[1, 8] = Field(
+        default=1, description="8: train on latents of turned images, all kept, instead of on turned latents."
+    )
+    reader: Literal["auto", "device", "memory", "blocks"] = Field(
+        default="auto",
+        description="Where the latents are in training: on the GPU, in memory, or in the store, read in shuffled "
+        "blocks; auto: the first where they take at most a quarter of the GPU's free memory or 0.4 of the machine's.",
+    )
     decay: Literal["cosine", "linear", "constant"] = Field(
         default="linear", description="How the rate goes to zero; linear: at the end."
     )
@@ -208,6 +216,8 @@ class DenoiserSpec(_TrainingSpec):
             **theory(self.schedule, self.prediction, self.objective),
             "null": self.null,
             "augment": self.dihedral,
+            "views": self.views,
+            "reader": self.reader,
             "training": self.training(),
         }
 
@@ -257,6 +267,11 @@ class RunSpec(Section):
         description="auto, cpu, cuda or cuda:1; auto prefers a GPU.",
     )
     threads: Count | None = Field(default=None, description="CPU threads; by default all.")
+    scheduler: str = Field(
+        default="threads",
+        pattern=r"^(threads|[a-z]+://.+)$",
+        description="Where the latents are encoded: threads, or the address of a Dask cluster (tcp://host:8786).",
+    )
 
     @field_validator("autoencoder")
     @classmethod

@@ -1,7 +1,8 @@
 """Stores: the cutout cache and the latents."""
 
 from galdiff.latents.cutouts import CutoutStore
+from galdiff.latents.readers import LatentBatch, LatentBlocks, LatentTable
 from galdiff.latents.rows import RowStore
-from galdiff.latents.store import LatentStore, LatentTable
+from galdiff.latents.store import LatentStore
 
-__all__ = ["CutoutStore", "LatentStore", "LatentTable", "RowStore"]
+__all__ = ["CutoutStore", "LatentBatch", "LatentBlocks", "LatentStore", "LatentTable", "RowStore"]

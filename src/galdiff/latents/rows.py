@@ -1,50 +1,59 @@
 """Stores of rows: the Zarr v3 protocol that the cutout cache and the latent store share.
 
 A store is a group with one or more sharded arrays ``(sample, …)``, the ids, the split and the condition columns with
-their masks. Each shard is written once, whole, by one writer; a line of a journal beside the group, with the SHA-256 of
-the shard's values, follows it. At the end the hashes of shards, columns and metadata become attributes, together with
-``complete``. A missing shard is an error and never zeros. Inside the group there is nothing that Zarr does not know.
+their masks. Each shard is written once, whole, by one writer; an entry of a journal with the SHA-256 of the shard's
+values follows it. At the end the hashes of shards, columns and metadata become attributes, together with ``complete``.
+A missing shard is an error and never zeros. In a finished store there is nothing that Zarr does not know. Where it
+stands, a folder or any other Zarr store, is the affair of `galdiff.latents.place`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
 import zarr
 import zarr.codecs
 
-from galdiff.atomic import append_line, resource_errors, sync_folder
+from galdiff.atomic import resource_errors
 from galdiff.errors import StoreError
-from galdiff.latents.metadata import DIGEST, metadata_digest, open_group
-from galdiff.lock import release_lock, take_lock
-from galdiff.schema.conditions import Conditions, ConditionSchema, Votes
+from galdiff.latents.columns import RUN, column_names, digest, run_digests, write_columns
+from galdiff.latents.metadata import check_seal, damage_errors, open_group, read_metadata, seal
+from galdiff.latents.place import LocalPlace, Place, Target, place_of
+from galdiff.schema.conditions import Conditions, ConditionSchema
 
-__all__ = ["RowStore"]
+__all__ = ["Layout", "RowStore"]
 
-_VERSION = 1
+_VERSION = 2
+_AGAIN = "See which rows with `galdiff store verify`, or write the store again"
+
+
+class Layout(NamedTuple):
+    """How an array lies: shape of a row, type, names of the row's dimensions, rows of a chunk and of a shard."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    dims: tuple[str, ...]
+    chunk: int
+    shard: int
 
 
 class RowStore:
-    """A group of row arrays on disk; subclasses name the arrays. Made by `create` or `open`.
+    """A group of row arrays; subclasses name the arrays. Made by `create` or `open`.
 
     Attributes
     ----------
-    path : Path
-        The group's folder.
+    place : Place
+        Where it is.
     attrs : dict
         Its attributes.
-    ids : numpy.ndarray
-        int64 or str ``(n,)``.
-    split : numpy.ndarray
-        str ``(n,)``: train, validation, test, dropped or skipped.
+    arrays : tuple of str
+        Names of its row arrays.
     schema : ConditionSchema
         The conditions' fields.
     """
@@ -52,168 +61,184 @@ class RowStore:
     KIND: ClassVar[str]
     ARRAYS: ClassVar[tuple[str, ...]]
 
-    def __init__(self, path: Path, group: zarr.Group) -> None:
-        self.path, self.group = path, group
-        self.attrs: dict[str, Any] = dict(group.attrs)
+    def __init__(self, place: Place, *, mode: str = "r") -> None:
+        self.place, self._mode = place, mode
+        self.attrs: dict[str, Any] = dict(read_metadata(place)["attributes"])
+        self.group = open_group(place, self.attrs["arrays"], mode=mode)
+        self._opened: dict[str, zarr.Array] = {}
         self.schema = ConditionSchema.from_dict(self.attrs["schema"])
-        self.ids, self.split = self._column("id"), self._column("split")
+        self.arrays = tuple(name for name in self.ARRAYS if name in self.attrs["arrays"])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Opened again in the process it is sent to: no handle and no loop of Zarr's crosses over.
+        return _reopen, (type(self), self.place, self._mode)
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return int(self.array("id").shape[0])
+
+    @property
+    def path(self) -> Path | str:
+        """The group's folder, or the name of the store that it is in."""
+        return self.place.path if isinstance(self.place, LocalPlace) else self.place.name
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """Identifiers of all rows, int64 or str ``(n,)``."""
+        return self.column("id")
+
+    @cached_property
+    def split(self) -> np.ndarray:
+        """Split of all rows, str ``(n,)``: train, validation, test, dropped or skipped."""
+        return self.column("split")
 
     @classmethod
     def _create(
         cls,
-        path: Path,
+        target: Target,
         *,
-        arrays: Mapping[str, tuple[tuple[int, ...], str, tuple[str, ...], tuple[int, int]]],
+        arrays: Mapping[str, Layout],
         ids: np.ndarray,
         split: np.ndarray,
         conditions: Conditions,
         schema: ConditionSchema,
         attrs: Mapping[str, Any],
     ) -> Self:
-        """Make the group, or go on with an unfinished one of the same rows.
+        """Make the group, or go on with an unfinished one of the same rows."""
+        place = place_of(target)
+        fixed = {"kind": cls.KIND, "version": _VERSION, "schema": schema.to_dict(), "complete": False}
+        fixed["arrays"] = [*arrays, *column_names(schema)]
+        fixed["rows"] = digest(np.asarray(ids).astype(str), np.asarray(split).astype(str))
+        wanted = json.loads(json.dumps({**attrs, **fixed}))
+        with damage_errors("what is here", place):
+            if place.taken():
+                found = read_metadata(place).get("attributes", {})
+                if any(found.get(name) != value for name, value in wanted.items()):
+                    message = "there is a store here already that was made from other inputs"
+                    raise StoreError(message, where=place, remedy="Move it away, or give another path")
+                place.lock()
+                return cls(place, mode="r+")
+        place.lock()
 
-        ``arrays`` maps names to (row shape, dtype, dimension names, (rows a chunk, rows a shard)).
-        """
-        path = Path(path)
-        attrs = {**attrs, "kind": cls.KIND, "version": _VERSION, "schema": schema.to_dict(), "complete": False}
-        attrs["rows"] = _digest(np.asarray(ids).astype(str), np.asarray(split).astype(str))
-        if path.exists():
-            group = open_group(path, mode="r+")
-            same = {k: v for k, v in group.attrs.items() if k != "complete"}
-            wanted = json.loads(json.dumps({k: v for k, v in attrs.items() if k != "complete"}))
-            if group.attrs.get("complete") or any(same.get(k) != v for k, v in wanted.items()):
-                remedy = "Move it away, or give another path"
-                raise StoreError(
-                    "there is a store here already that was made from other inputs", where=path, remedy=remedy
-                )
-            take_lock(beside(path, "lock"))
-            return cls(path, group)
-        with resource_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            take_lock(beside(path, "lock"))
-            beside(path, "journal.jsonl").unlink(missing_ok=True)
-            # Made under another name: a creation that is cut off leaves nothing at the store's place.
-            draft = beside(path, "tmp")
-            shutil.rmtree(draft, ignore_errors=True)
-            group = zarr.open_group(draft, mode="w", zarr_format=3, attributes=attrs)
-            for name, (shape, dtype, dims, (chunk, shard)) in arrays.items():
+        def fill(group: zarr.Group) -> None:
+            group.attrs.update(wanted)
+            for name, layout in arrays.items():
                 group.create_array(
                     name,
-                    shape=(len(ids), *shape),
-                    chunks=(chunk, *shape),
-                    shards=(shard, *shape),
-                    dtype=dtype,
-                    fill_value=float("nan"),
+                    shape=(len(ids), *layout.shape),
+                    chunks=(layout.chunk, *layout.shape),
+                    shards=(layout.shard, *layout.shape),
+                    dtype=layout.dtype,
+                    fill_value=_lost(layout.dtype),
                     compressors=zarr.codecs.Crc32cCodec(),
                     serializer=zarr.codecs.BytesCodec(),
                     filters=None,
-                    dimension_names=("sample", *dims),
+                    dimension_names=("sample", *layout.dims),
                 )
-            cls._columns(group, ids, split, conditions, schema)
-            os.replace(draft, path)
-            sync_folder(path.parent)
-        return cls(path, open_group(path, mode="r+"))
+            write_columns(group, ids, split, conditions, schema)
 
-    @staticmethod
-    def _columns(
-        group: zarr.Group, ids: np.ndarray, split: np.ndarray, conditions: Conditions, schema: ConditionSchema
-    ) -> None:
-        def column(name: str, data: np.ndarray, *dims: str, **attrs: Any) -> None:
-            if data.dtype.kind in "OU":
-                array = group.create_array(
-                    name, shape=data.shape, dtype="str", chunks=data.shape, dimension_names=("sample", *dims)
-                )
-                array[:] = data.astype(object)
-            else:
-                array = group.create_array(
-                    name, shape=data.shape, dtype=data.dtype, chunks=data.shape, dimension_names=("sample", *dims)
-                )
-                array[:] = data
-            array.attrs.update(attrs)
-
-        ids = np.asarray(ids)
-        column("id", ids if ids.dtype.kind == "i" else ids.astype(str), description="identifier in the source catalog")
-        column("split", np.asarray(split).astype(str))
-        for f in schema.fields:
-            dims = (f"{f.name}_answer",) if isinstance(f, Votes) else ()
-            mask_dims = (f"{f.name}_question",) if isinstance(f, Votes) else ()
-            column(f.name, conditions.values[f.name].numpy(), *dims, kind=f.kind)
-            column(f"{f.name}_mask", conditions.masks[f.name].numpy(), *mask_dims, description="where it is known")
+        with resource_errors(place):
+            place.build(fill)
+        return cls(place, mode="r+")
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
+    def open(cls, path: Target | Place, *, expect_shards: bool = True) -> Self:
         """Open a finished store.
+
+        Parameters
+        ----------
+        path : path-like or zarr.abc.store.Store
+            A folder, a URL that fsspec or obstore can open, or a Zarr store.
+        expect_shards : bool
+            Refuse a folder that lacks a shard at once; elsewhere, and otherwise, reading it is refused.
 
         Raises
         ------
         StoreError
             Where it is absent, unfinished, of another kind, has a codec that is not allowed, or lacks a shard.
         """
-        path = Path(path)
-        if not (path / "zarr.json").is_file():
-            raise StoreError("there is no store here", where=path, remedy="Run the stage that writes it")
-        group = open_group(path, mode="r")
-        if group.attrs.get("kind") != cls.KIND or group.attrs.get("version") != _VERSION:
-            raise StoreError(f"this is not a {cls.KIND} store of version {_VERSION}", where=path)
-        if group.attrs.get("complete") is not True:
+        place = place_of(path)
+        if not place.exists("zarr.json"):
+            raise StoreError("there is no store here", where=place, remedy="Run the stage that writes it")
+        attrs = read_metadata(place).get("attributes")
+        if not isinstance(attrs, dict) or attrs.get("kind") != cls.KIND or attrs.get("version") != _VERSION:
+            remedy = "Write it again, with `--redo` for a stage of a run"
+            raise StoreError(f"this is not a {cls.KIND} store of version {_VERSION}", where=place, remedy=remedy)
+        if attrs.get("complete") is not True:
             remedy = "Run the stage again: it goes on where it was stopped"
-            raise StoreError("the store is not complete", where=path, remedy=remedy)
-        digest = metadata_digest(path, dict(group.attrs))
-        if group.attrs.get(DIGEST) != digest:
-            raise StoreError("its metadata does not match its hash", where=path, remedy="Write the store again")
-        store = cls(path, group)
-        if len(store.attrs.get("shards_sha256", ())) != store.shards:
-            raise StoreError("its list of shards is damaged", where=path, remedy="Write the store again")
-        lost = [k for k in range(store.shards) for name in cls.ARRAYS if not store._shard_path(name, k).is_file()]
-        if lost:
-            raise StoreError(f"shard {lost[0]} is missing", where=path, remedy="Write the store again")
+            raise StoreError("the store is not complete", where=place, remedy=remedy)
+        check_seal(place)
+        with damage_errors("its metadata", place):
+            store = cls(place)
+            if len(store.attrs["shards_sha256"]) != store.shards:
+                raise StoreError("its list of shards is damaged", where=place, remedy=_AGAIN)
+            if expect_shards and isinstance(place, LocalPlace):  # elsewhere a question a shard takes long
+                for k in range(store.shards):
+                    store._expect(k)
         return store
+
+    def array(self, name: str) -> zarr.Array:
+        """Return an array of the group."""
+        if name not in self._opened:
+            with damage_errors(f"array '{name}'", self.place):
+                array = self.group[name]
+                if not isinstance(array, zarr.Array):
+                    raise StoreError(f"'{name}' is not an array", where=self.place, remedy=_AGAIN)
+                self._opened[name] = array
+        return self._opened[name]
 
     @property
     def shards(self) -> int:
         """Number of shards."""
-        return -(-len(self.ids) // self._shard_rows)
+        return -(-len(self) // self._shard_rows)
 
-    @property
+    @cached_property
     def _shard_rows(self) -> int:
-        shards = self.group[self.ARRAYS[0]].shards  # type: ignore[union-attr]
-        return int(shards[0])  # type: ignore[index]
+        return int((self.array(self.ARRAYS[0]).shards or (1,))[0])
 
-    def _shard_path(self, name: str, k: int) -> Path:
-        rank = len(self.group[name].shape)  # type: ignore[union-attr]
-        return self.path / name / "c" / "/".join([str(k), *["0"] * (rank - 1)])
+    def _key(self, name: str, k: int) -> str:
+        return "/".join([name, "c", str(k), *["0"] * (self.array(name).ndim - 1)])
+
+    def _expect(self, k: int) -> None:
+        for name in self.arrays:
+            if not self.place.exists(self._key(name, k)):
+                raise StoreError(f"shard {k} of '{name}' is missing", where=self.place, remedy=_AGAIN)
 
     def shard_rows(self, k: int) -> slice:
         """Rows of a shard."""
-        return slice(k * self._shard_rows, min(len(self.ids), (k + 1) * self._shard_rows))
+        return slice(k * self._shard_rows, min(len(self), (k + 1) * self._shard_rows))
 
     def rows(self, split: str) -> np.ndarray:
         """Row numbers of a split, int64, ascending."""
         return np.flatnonzero(self.split == split)
 
-    def conditions(self) -> Conditions:
-        """All rows' conditions."""
+    def conditions(self, rows: slice = slice(None)) -> Conditions:
+        """Conditions of consecutive rows, by default of all."""
         names = [f.name for f in self.schema.fields]
-        values = {name: torch.from_numpy(self._column(name)) for name in names}
-        masks = {name: torch.from_numpy(self._column(f"{name}_mask")) for name in names}
+        values = {name: torch.from_numpy(self.column(name, rows)) for name in names}
+        masks = {name: torch.from_numpy(self.column(f"{name}_mask", rows)) for name in names}
         return Conditions(values, masks)
 
-    def _column(self, name: str) -> np.ndarray:
-        """Read ids, split or a condition; of a finished store against its hash."""
-        try:
-            values = np.asarray(self.group[name][:])  # type: ignore[index]
-        except Exception as error:  # damaged bytes can raise anything at all
-            raise StoreError(f"column '{name}' is damaged: {error}", where=self.path) from error
-        if values.dtype.kind not in "iufb":
-            values = np.asarray(values, dtype=object).astype(str)  # whichever text type NumPy and Zarr gave
-        hashes = self.attrs.get("columns_sha256", {})
-        if name in hashes and _digest(values) != hashes[name]:
-            remedy = "Write the store again"
-            raise StoreError(f"column '{name}' does not match its hash", where=self.path, remedy=remedy)
-        return values
+    def column(self, name: str, rows: slice = slice(None)) -> np.ndarray:
+        """Read consecutive rows of ids, split or a condition; of a finished store against their hashes.
+
+        Raises
+        ------
+        StoreError
+            Where they are damaged.
+        """
+        array = self.array(name)
+        start, stop, _ = rows.indices(array.shape[0])
+        first = start // RUN
+        with damage_errors(f"column '{name}'", self.place):
+            values = np.asarray(array[first * RUN : -(-stop // RUN) * RUN])
+            if values.dtype.kind not in "iufb":
+                values = np.asarray(values, dtype=object).astype(str)  # whichever text type NumPy and Zarr gave
+            hashes = self.attrs.get("columns_sha256")
+            if hashes is not None:
+                found = run_digests(values)
+                if found != hashes[name][first : first + len(found)]:
+                    raise StoreError(f"column '{name}' does not match its hash", where=self.place, remedy=_AGAIN)
+        return values[start - first * RUN : stop - first * RUN]
 
     def read(self, name: str, rows: np.ndarray | None = None) -> np.ndarray:
         """Read rows of an array in one pass over its shards.
@@ -230,118 +255,101 @@ class RowStore:
         StoreError
             Where a shard is damaged (every chunk has a checksum).
         """
-        array = self.group[name]
-        rows = np.arange(len(self.ids)) if rows is None else np.asarray(rows, dtype=np.int64)
-        out = np.empty((len(rows), *array.shape[1:]), array.dtype)  # type: ignore[union-attr]
+        array = self.array(name)
+        rows = np.arange(len(self)) if rows is None else np.asarray(rows, dtype=np.int64)
+        out = np.empty((len(rows), *array.shape[1:]), array.dtype)
         for k in np.unique(rows // self._shard_rows):
             here = np.flatnonzero(rows // self._shard_rows == k)
             first, last = int(rows[here].min()), int(rows[here].max())
-            out[here] = self._read_shard(name, int(k), slice(first, last + 1))[rows[here] - first]
+            out[here] = self.read_slice(name, slice(first, last + 1))[rows[here] - first]
         return out
 
-    def _read_shard(self, name: str, k: int, rows: slice | None = None) -> np.ndarray:
-        """Read a shard, or of its chunks those that hold some rows."""
-        if not self._shard_path(name, k).is_file():
-            raise StoreError(f"shard {k} of '{name}' is missing", where=self.path, remedy="Write the store again")
-        remedy = "Write the store again"
-        try:
-            values = np.asarray(self.group[name][rows or self.shard_rows(k)])  # type: ignore[index]
-        except Exception as error:  # damaged bytes can raise anything at all
-            raise StoreError(f"shard {k} of '{name}' is damaged: {error}", where=self.path, remedy=remedy) from error
-        if not np.isfinite(values).all():
-            # Only finite values are ever written: what is not is Zarr's fill value in the place of a lost chunk.
-            raise StoreError(f"shard {k} of '{name}' has lost values", where=self.path, remedy=remedy)
+    def read_slice(self, name: str, rows: slice) -> np.ndarray:
+        """Read consecutive rows of one shard of an array: the chunks that hold them; errors as in `read`."""
+        k = rows.start // self._shard_rows
+        if not self.place.exists(self._key(name, k)):
+            raise StoreError(f"shard {k} of '{name}' is missing", where=self.place, remedy=_AGAIN)
+        with damage_errors(f"shard {k} of '{name}'", self.place):
+            values = np.asarray(self.array(name)[rows])
+            # Zarr gives its fill value, which is never written, for a chunk that is lost; chunks are of whole rows.
+            probe = values.reshape(len(values), -1)[:, 0]
+            if not np.isfinite(probe).all() or (probe.dtype == np.uint8 and probe.max(initial=0) > 1):
+                raise StoreError(f"shard {k} of '{name}' has lost values", where=self.place, remedy=_AGAIN)
         return values
 
     def missing_shards(self) -> Iterator[int]:
         """Yield the shards that are still to be written; journaled ones are read back and verified first."""
-        journal = self._journal()
-        for k in range(self.shards):
-            if k not in journal or not self._sound(k, journal[k]):
-                yield k
+        yield from (k for k in range(self.shards) if not self.sound(k))
 
     def verify(self) -> list[int]:
-        """Re-read everything; return the shards whose values are not those that were written."""
-        journal = self._journal()
-        return [k for k in range(self.shards) if k not in journal or not self._sound(k, journal[k])]
+        """Re-read every shard; return those whose values are not those that were written."""
+        return list(self.missing_shards())
 
-    def _sound(self, k: int, digest: str) -> bool:
+    def sound(self, k: int) -> bool:
+        """Whether a shard is there and has the values that were written."""
+        expected = self._hash(k)
         try:
-            return _digest(*(self._read_shard(name, k) for name in self.ARRAYS)) == digest
+            return expected == digest(*(self.read_slice(name, self.shard_rows(k)) for name in self.arrays))
         except StoreError:
             return False
 
-    def _journal(self) -> dict[int, str]:
-        """Hashes of the shards that are written: of a finished store from its attributes."""
+    def _hash(self, k: int) -> str | None:
+        """Hash of a written shard: of a finished store from its attributes, else from the journal."""
         if "shards_sha256" in self.attrs:
-            return dict(enumerate(self.attrs["shards_sha256"]))
-        path = beside(self.path, "journal.jsonl")
-        lines = path.read_text().splitlines() if path.is_file() else []
-        entries = {}
-        for line in lines:
-            try:
-                entry = json.loads(line)
-                entries[int(entry["shard"])] = str(entry["sha256"])
-            except (ValueError, KeyError, TypeError):
-                continue  # a line cut by a crash: its shard is written again
-        return entries
+            return str(self.attrs["shards_sha256"][k])
+        return (self.place.noted(k) or {}).get("sha256")
 
     def _write_shard(self, k: int, **arrays: np.ndarray) -> None:
-        rows = self.shard_rows(k)
-        stored = []
-        for name in self.ARRAYS:
-            array = self.group[name]
-            values = np.asarray(arrays[name], dtype=array.dtype)  # type: ignore[union-attr]
-            if values.shape != (rows.stop - rows.start, *array.shape[1:]):  # type: ignore[union-attr]
-                raise StoreError(f"shard {k} of '{name}' got shape {values.shape}", where=self.path)
+        rows, stored = self.shard_rows(k), []
+        for name in self.arrays:
+            array = self.array(name)
+            with np.errstate(over="ignore"):  # what a type cannot hold is infinite, and named below
+                values = np.asarray(arrays[name], dtype=array.dtype)
+            if values.shape != (rows.stop - rows.start, *array.shape[1:]):
+                raise StoreError(f"shard {k} of '{name}' got shape {values.shape}", where=self.place)
             bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
             if bad.any():
-                named = ", ".join(str(i) for i in self.ids[rows][bad][:5])
-                raise StoreError(f"'{name}' of {int(bad.sum())} rows is not finite (ids {named})", where=self.path)
+                named = ", ".join(str(i) for i in self.column("id", rows)[bad][:5])
+                raise StoreError(f"'{name}' of {int(bad.sum())} rows is not finite (ids {named})", where=self.place)
             stored.append(values)
-        with resource_errors(self.path):
-            for name, values in zip(self.ARRAYS, stored, strict=True):
+        with resource_errors(self.place):
+            for name, values in zip(self.arrays, stored, strict=True):
                 # Zarr would merge the values into what is there, which may be what a crash or a bad disk left.
-                self._shard_path(name, k).unlink(missing_ok=True)
-                self.group[name][rows] = values  # type: ignore[index]
-                _sync(self._shard_path(name, k))
-        line = {"shard": k, "rows": rows.stop - rows.start, "sha256": _digest(*stored)}
-        append_line(beside(self.path, "journal.jsonl"), json.dumps(line))
+                self.place.delete(self._key(name, k))
+                self.array(name)[rows] = values
+                self.place.settle(self._key(name, k))
+        self.place.note(k, {"rows": rows.stop - rows.start, "sha256": digest(*stored)})
 
     def _finish(self, **attrs: Any) -> None:
         bad = self.verify()
         if bad:
-            raise StoreError(f"shards {bad} are not written", where=self.path, remedy="Run the stage again")
-        journal = self._journal()
-        columns = sorted(set(self.group.array_keys()) - set(self.ARRAYS))
+            raise StoreError(f"shards {bad} are not written", where=self.place, remedy="Run the stage again")
+        columns = [name for name in self.attrs["arrays"] if name not in self.arrays]
         hashes = {
-            "columns_sha256": {name: _digest(self._column(name)) for name in columns},
-            "shards_sha256": [journal[k] for k in range(self.shards)],
+            "columns_sha256": {name: run_digests(self.column(name)) for name in columns},
+            "shards_sha256": [self._hash(k) for k in range(self.shards)],
         }
         self.attrs |= {**attrs, **hashes, "complete": True}
-        self.attrs[DIGEST] = metadata_digest(self.path, self.attrs)
-        with resource_errors(self.path):
-            self.group.attrs.update(self.attrs)
-            _sync(self.path / "zarr.json")
-            beside(self.path, "journal.jsonl").unlink(missing_ok=True)
-        release_lock(beside(self.path, "lock"))
+        seal(self.place, self.attrs)
+        self.place.forget(self.shards)
+        self.place.unlock()
+
+    def reopen(self, shards: Sequence[int]) -> None:
+        """Make a finished store an unfinished one that lacks some shards, so that its stage writes just these again."""
+        self.place.lock()
+        for k in set(range(self.shards)) - set(shards):
+            self.place.note(k, {"sha256": self._hash(k)})
+        made_at_the_end = ("columns_sha256", "shards_sha256")
+        attrs = {name: value for name, value in self.attrs.items() if name not in made_at_the_end}
+        self.place.put(".journal/begun.json", b"{}")
+        seal(self.place, {**attrs, "complete": False})
+        self.place.unlock()
 
 
-def beside(path: Path, suffix: str) -> Path:
-    """Name a file beside a store that belongs to it."""
-    return path.with_name(f"{path.name}.{suffix}")
+def _reopen(cls: type[RowStore], place: Place, mode: str) -> RowStore:
+    return cls(place, mode=mode)
 
 
-def _sync(path: Path) -> None:
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _digest(*arrays: np.ndarray) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        if array.dtype.kind == "U":
-            digest.update("\n".join(array.tolist()).encode())
-        else:
-            digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+def _lost(dtype: str) -> float:
+    """Fill value that is never written, so that a lost chunk cannot look like a valid one."""
+    return 255 if dtype == "uint8" else float("nan")

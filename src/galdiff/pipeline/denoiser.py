@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from galdiff.atomic import write_json
 from galdiff.autoencoder import Autoencoder, LatentPosterior
 from galdiff.diffusion import Objective
-from galdiff.latents import LatentStore
-from galdiff.latents.store import LatentTable
+from galdiff.latents import LatentBlocks, LatentStore, LatentTable
 from galdiff.model import DiffusionModel, ImageFormat, build_denoiser
 from galdiff.nn import dihedral
 from galdiff.randomness import Draws
@@ -26,14 +27,14 @@ _PLOTTED = 32
 
 
 class DenoiserTask:
-    """What the engine trains: a denoiser on whitened, sampled, turned latents.
+    """What the engine trains: a denoiser on whitened, sampled latents, turned or of turned images.
 
     Parameters
     ----------
     model : DiffusionModel
         With the denoiser to train.
-    table : LatentTable
-        Latents and conditions of the training split, on the model's device.
+    table : LatentTable or LatentBlocks
+        Latents and conditions of the training split, in batches on the model's device.
     objective : Objective
         Time sampling and weighting.
     seed : int
@@ -41,13 +42,13 @@ class DenoiserTask:
     null : float
         Share of samples trained without any condition.
     augment : bool
-        Turn and reflect the latents (reflections swap mirror classes).
+        Turn and reflect the latents, or take the view that is turned so (reflections swap mirror classes).
     """
 
     def __init__(
         self,
         model: DiffusionModel,
-        table: LatentTable,
+        table: LatentTable | LatentBlocks,
         objective: Objective,
         *,
         seed: int,
@@ -56,20 +57,23 @@ class DenoiserTask:
     ) -> None:
         self.model, self.diffusion, self.table, self.objective = model.denoiser, model, table, objective
         self.null = null
-        self.draws = Draws(seed, range(0), table.mean.device)
-        self.augment = augment and table.mean.shape[-1] == table.mean.shape[-2]
-        self.rows = len(table.mean)
+        self.draws = Draws(seed, range(0), model.device)
+        self.augment, self.rows = augment, len(table)
+
+    def order(self, seed: int, epoch: int) -> Any:
+        """Return the order of the training rows in an epoch."""
+        return self.table.order(seed, epoch)
 
     def loss(self, rows: Tensor, positions: range) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of the training rows at the global sample positions."""
-        table, draws = self.table, self.draws.at(positions)
-        rows = rows.to(table.mean.device, non_blocking=True)
-        posterior = LatentPosterior(table.mean[rows].float(), table.log_var[rows].float())
+        draws = self.draws.at(positions)
+        element = draws.integers("dihedral", 8) if self.augment else None
+        batch = self.table.take(rows, element)
+        posterior = LatentPosterior(batch.mean.float(), batch.log_var.float())
         noise = draws.normal("latent", posterior.mean.shape[1:])
-        z, conditions = self.diffusion.whiten(posterior.sample(noise)), table.conditions[rows]
-        if self.augment:
-            element = draws.integers("dihedral", 8)
-            z = dihedral(z, element)
+        z, conditions = self.diffusion.whiten(posterior.sample(noise)), batch.conditions
+        if element is not None:
+            z = z if self.table.views > 1 else dihedral(z, element)
             conditions = self.diffusion.schema.dihedral(conditions, element)
         conditions = random_subset(conditions, draws, null=self.null)
         loss = self.objective(self.model, z, draws, condition=conditions)
@@ -79,7 +83,7 @@ class DenoiserTask:
         """Write a picture of samples of the current weights with the conditions of the first training rows."""
         n = min(_PLOTTED, self.rows)
         sampler = self.diffusion.sampler(guidance=1.0)
-        batches = self.diffusion.generate(sampler, torch.arange(n), self.table.conditions[:n])
+        batches = self.diffusion.generate(sampler, torch.arange(n), self.table.take(torch.arange(n)).conditions)
         pixels = torch.cat(list(batches)).numpy()
         save_grid(folder / f"samples-{images:09d}.png", render(pixels, self.diffusion.format.unit), columns=8)
 
@@ -110,7 +114,8 @@ def train_denoiser(
     image_format : ImageFormat
         Bands, size, unit and stretch of the cutouts.
     settings : mapping
-        ``backbone``, ``schedule``, ``prediction``, ``objective``, ``null``, ``augment`` and ``training``.
+        ``backbone``, ``schedule``, ``prediction``, ``objective``, ``null``, ``augment``, ``training``, and ``reader``
+        of `LatentStore.reader` ("auto" by default).
     sampling : mapping
         Default ``sampler``, ``steps`` and ``guidance`` of the model.
     seed, device, metrics, budget
@@ -132,7 +137,7 @@ def train_denoiser(
     ).to(device)
     task = DenoiserTask(
         model,
-        store.memory("train", device),
+        _reader(store, device, settings.get("reader", "auto"), folder / "reader.json"),
         Objective(**settings["objective"]),
         seed=seed,
         null=settings["null"],
@@ -145,3 +150,13 @@ def train_denoiser(
     model.denoiser.eval()
     model.save_denoiser(folder)
     return model
+
+
+def _reader(store: LatentStore, device: torch.device, reader: str, note: Path) -> LatentTable | LatentBlocks:
+    """Open the training split; a training that goes on reads in the order that was chosen when it began."""
+    if reader == "auto" and note.is_file():
+        reader = json.loads(note.read_text())["reader"]
+    table = store.reader("train", device, reader=reader)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    write_json(note, {"reader": "blocks" if isinstance(table, LatentBlocks) else "resident"})
+    return table

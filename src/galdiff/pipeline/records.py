@@ -15,9 +15,9 @@ from galdiff.errors import ResourceError, StaleRunError
 __all__ = ["ARTIFACTS", "STAGES", "Run", "differences"]
 
 ARTIFACTS: dict[str, tuple[str, ...]] = {
-    "cutouts": ("cutouts.zarr", "cutouts.zarr.journal.jsonl", "cutouts.skipped.jsonl"),
+    "cutouts": ("cutouts.zarr", "cutouts.zarr.journal", "cutouts.skipped.jsonl"),
     "autoencoder": ("autoencoder",),
-    "latents": ("latents.zarr", "latents.zarr.journal.jsonl"),
+    "latents": ("latents.zarr", "latents.zarr.journal"),
     "denoiser": ("denoiser",),
     "samples": ("samples.zarr",),
     "evaluation": ("evaluation.json", "evaluation.zarr"),
@@ -114,6 +114,10 @@ class Run:
         seconds = round(time.monotonic() - start, 1)
         write_json(self.folder / "stages" / f"{stage}.json", {"inputs": inputs, "seconds": seconds, **notes})
         return True
+
+    def reopen(self, stage: str) -> None:
+        """Make a finished stage one that was begun, which goes on when the flow is run again."""
+        (self.folder / "stages" / f"{stage}.json").unlink(missing_ok=True)
 
     def archive(self, stage: str) -> Path | None:
         """Move a stage and everything made from it to ``archive/``; return where, None where there was nothing."""

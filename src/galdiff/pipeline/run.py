@@ -40,8 +40,8 @@ class Settings:
     autoencoder : mapping
         ``model``, ``loss``, ``training`` (`galdiff.pipeline.train_autoencoder`).
     denoiser : mapping
-        ``backbone``, ``schedule``, ``prediction``, ``objective``, ``null``, ``augment``, ``training``
-        (`galdiff.pipeline.train_denoiser`).
+        ``backbone``, ``schedule``, ``prediction``, ``objective``, ``null``, ``augment``, ``training``, ``reader``
+        (`galdiff.pipeline.train_denoiser`), and ``views`` (`galdiff.pipeline.write_latents`).
     sampling : mapping
         ``n``, ``asks``, and the default options of `DiffusionModel.sampler`.
     evaluation : mapping
@@ -54,6 +54,8 @@ class Settings:
         What to do with an unreadable file.
     workers : int
         Threads that decode images.
+    scheduler : str
+        Where latents are encoded: "threads", or the address of a Dask cluster.
     """
 
     autoencoder: Mapping[str, Any]
@@ -64,6 +66,7 @@ class Settings:
     seed: int = 0
     on_bad: str = "fail"
     workers: int = 2
+    scheduler: str = "threads"
 
 
 class _Flow:
@@ -74,13 +77,17 @@ class _Flow:
         self._dataset, self.where = dataset, where
         self.device: torch.device = where["device"]
 
+    @property
+    def views(self) -> int:
+        return int(self.settings.denoiser.get("views", 1))
+
     def inputs(self, stage: str) -> dict[str, Any]:
         """Everything the stage's result depends on."""
         s = self.settings
         own: dict[str, Any] = {
             "cutouts": {"data": self.where["data"], "split": dict(s.split), "on_bad": s.on_bad},
             "autoencoder": {**_lasting(s.autoencoder), "seed": s.seed, "budget": self.where["budget"][0]},
-            "latents": {},
+            "latents": {} if self.views == 1 else {"views": self.views},
             "denoiser": {**_lasting(s.denoiser), "seed": s.seed, "budget": self.where["budget"][1]},
             "samples": {**s.sampling, "seed": s.seed},
             "evaluation": dict(s.evaluation),
@@ -152,6 +159,8 @@ class _Flow:
             self.folder / "latents.zarr",
             image_format=self.image_format(store),
             device=self.device,
+            views=self.views,
+            scheduler=self.settings.scheduler,
             autoencoder_hash=weights_hash(self.folder / "autoencoder"),
         )
 
@@ -270,6 +279,6 @@ def _known(stages: Sequence[str]) -> list[str]:
 
 
 def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out how often a training saves and draws, which its result does not depend on."""
+    """Leave out how often a training saves and draws, how it reads, and what an earlier stage already depends on."""
     training = {k: v for k, v in settings["training"].items() if k not in ("save_every", "plot_every")}
-    return {**settings, "training": training}
+    return {k: v for k, v in settings.items() if k not in ("reader", "views")} | {"training": training}

@@ -35,7 +35,8 @@ __all__ = ["Interrupted", "Result", "Task", "train"]
 class Task(Protocol):
     """What the engine needs of a trainer.
 
-    A task may also have ``plot(folder, images)``, called every ``plot_every`` images with averaged weights.
+    A task may also have ``plot(folder, images)``, called every ``plot_every`` images with averaged weights, and
+    ``order(seed, epoch)``, whose slices are the rows of an epoch; by default it is a permutation of all rows.
     """
 
     rows: int
@@ -230,7 +231,8 @@ def train(
     if metrics:
         rewind_metrics(metrics, stage, state.images)
     sums: dict[str, Tensor] = {}
-    order: dict[int, Tensor] = {}
+    order: dict[int, Any] = {}
+    order_of = getattr(task, "order", lambda seed, e: torch.from_numpy(permutation(seed, e, task.rows)))
     begun, begun_seconds = time.monotonic(), state.seconds
     logged, logged_steps, logged_skipped = begun, 0, float(state.skipped)
     logged_images = state.images
@@ -249,7 +251,7 @@ def train(
         for e in [e for e in order if e not in epochs]:
             del order[e]
         for e in [e for e in epochs if e not in order]:
-            order[e] = torch.from_numpy(permutation(seed, e, task.rows))
+            order[e] = order_of(seed, e)
         spans = [slice(max(0, positions.start - e * task.rows), positions.stop - e * task.rows) for e in epochs]
         return torch.cat([order[e][span] for e, span in zip(epochs, spans, strict=True)])
 
