@@ -153,7 +153,7 @@ class ConditionSchema:
                     n: (f.name, f.tree.find(n)[0]) for answer in f.tree.answers for n in (answer.alias, answer.name)
                 }
         parts |= {f.name: (f.name, None) for f in self.fields}
-        return parts[_lookup(name, tuple(parts), "the conditions of this model")]
+        return parts[lookup(name, tuple(parts), "the conditions of this model")]
 
     def mirror(self, conditions: Conditions, rows: Tensor) -> Conditions:
         """Return the conditions after the images of ``rows`` (bool ``(n,)``) were reflected along x.
