@@ -127,6 +127,7 @@ import torch
 from galdiff.latents import LatentStore
 
 def sums(table, rows, queue):
+    torch.set_num_threads(1)  # as in every DataLoader's worker: OpenMP's threads do not survive a fork
     order = table.order(1, 0)
     batches = [table.take(order[s:s + 500]) for s in range(0, 3000, 500)]
     queue.put([float(table.take(rows).mean.sum()), *(float(b.mean.float().sum()) for b in batches)])
