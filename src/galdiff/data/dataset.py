@@ -64,11 +64,14 @@ class CutoutDataset(Dataset[dict[str, Any]], ABC):
         Magnitude of a pixel value of 1 and width of the point-spread function [arcsec], band by band, where known.
     pixel_scale : float, optional
         Side of a pixel as `read` returns it [arcsec], where known.
+    masked : bool
+        Whether some pixels may be invalid: `read_masked` then says which.
     """
 
     zero_point: tuple[float, ...] | None = None
     psf_fwhm: tuple[float, ...] | None = None
     pixel_scale: float | None = None
+    masked: bool = False
 
     def __init__(
         self,
@@ -146,6 +149,10 @@ class CutoutDataset(Dataset[dict[str, Any]], ABC):
             bad = int((~np.isfinite(image)).sum())
             raise DataError(f"{bad} pixel values are NaN or infinite", where=self.ids[i])
         return np.divide(pixels, 255, out=pixels) if image.dtype == np.uint8 else pixels
+
+    def read_masked(self, i: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Read pixel values as `read` does, and where they are valid, bool of the same shape; None is everywhere."""
+        return self.read(i), None
 
     def _crop(self, image: np.ndarray, i: int) -> tuple[np.ndarray, float]:
         """Return the part of a row's image that holds the square to keep, and the square's side."""

@@ -94,6 +94,8 @@ class FITSDataset(CutoutDataset):
     "flux" they are per pixel of the cutout.
     """
 
+    masked = True
+
     def __init__(
         self,
         root: str | Path,
@@ -249,20 +251,21 @@ class FITSDataset(CutoutDataset):
         DataError
             As `load`, and where a band has more invalid pixels than ``max_invalid``.
         """
-        return self._read(i)[0]
+        return self.read_masked(i)[0]
 
     def mask(self, i: int) -> np.ndarray:
         """Return True where a pixel of `read` is valid, bool ``(band, y, x)``."""
-        return self._read(i)[1]
+        return self.read_masked(i)[1]
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         """Return what every loader does, and ``mask`` (bool tensor, True where valid)."""
         if not -len(self) <= i < len(self):
             raise IndexError(i)
-        pixels, mask = self._read(i)
+        pixels, mask = self.read_masked(i)
         return {**self._item(i, pixels), "mask": torch.from_numpy(mask)}
 
-    def _read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+    def read_masked(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Read pixel values as `read` does, and where they are valid, bool of the same shape."""
         image, side = self._crop(self.load(i), i)
         invalid = np.isnan(image)
         if not invalid.any():

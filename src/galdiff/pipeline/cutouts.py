@@ -67,18 +67,21 @@ def write_cutouts(
         split=splits,
         conditions=dataset.conditions,
         schema=dataset.schema,
+        masks=dataset.masked,
         attrs={"unit": dataset.unit, **(attrs or {})},
     )
 
-    def read(rows: range, out: np.ndarray) -> list[tuple[int, DataError]]:
-        """Read rows into their place; return what was bad."""
+    def read(rows: range, out: np.ndarray, valid: np.ndarray | None) -> list[tuple[int, DataError]]:
+        """Read rows into their places; return what was bad."""
         bad = []
-        for i, place in zip(rows, out, strict=True):
+        for k, (i, place) in enumerate(zip(rows, out, strict=True)):
             try:
-                image = dataset.read(i)
+                image, mask = dataset.read_masked(i)
                 if image.shape != probe.shape:
                     raise DataError(f"the image is {image.shape}, others are {probe.shape}", where=dataset.ids[i])
                 place[:] = image
+                if valid is not None and mask is not None:
+                    valid[k] = mask
             except DataError as error:
                 if on_bad == "fail":
                     raise
@@ -90,10 +93,14 @@ def write_cutouts(
         for shard in store.missing_shards():
             rows = range(*store.shard_rows(shard).indices(len(dataset)))
             images = np.zeros((len(rows), *probe.shape), dataset.storage_dtype)
+            masks = np.ones(images.shape, bool) if dataset.masked else None
             for start in range(0, len(rows), _ROUND):
                 # A task costs as much as an image: it takes some.
                 parts = [slice(k, k + _BATCH) for k in range(start, min(start + _ROUND, len(rows)), _BATCH)]
-                tasks = [dask.delayed(read, pure=False)(rows[part], images[part]) for part in parts]
+                tasks = [
+                    dask.delayed(read, pure=False)(rows[part], images[part], None if masks is None else masks[part])
+                    for part in parts
+                ]
                 for bad in dask.compute(*tasks, scheduler="threads", num_workers=workers):
                     for row, why in bad:
                         append_line(listed, json.dumps({"row": row, "id": str(dataset.ids[row]), "why": str(why)}))
@@ -101,7 +108,7 @@ def write_cutouts(
             if written is not None:
                 written.result()
             # A shard is hashed and written while the next one is read.
-            written = writer.submit(store.write_shard, shard, images)
+            written = writer.submit(store.write_shard, shard, images, masks)
         if written is not None:
             written.result()
         skipped = (

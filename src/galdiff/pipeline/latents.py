@@ -83,15 +83,17 @@ def write_latents(
         views=views,
         attrs={"autoencoder": {"sha256": autoencoder_hash, "spec": autoencoder.spec}, **(attrs or {})},
     )
-    encoder = _Encoder(cutouts, autoencoder, store, image_format, device, batch)
+    here = scheduler == "threads"
     with (
         stage_progress("latents", total=len(cutouts), unit="images") as bar,
         _executor(scheduler, workers) as executor,
     ):
+        encoder = _Encoder(cutouts, autoencoder, store, image_format, device, batch, tell=bar.update if here else None)
         missing = list(store.missing_shards())
         bar.update(len(cutouts) - sum(_length(store, k) for k in missing))
         for future in as_completed([executor.submit(encoder, k) for k in missing]):
-            bar.update(_length(store, future.result()))
+            done = _length(store, future.result())
+            bar.update(0 if here else done)
     store.finish()
     return LatentStore.open(store.place)
 
@@ -106,12 +108,18 @@ class _Encoder:
     image_format: ImageFormat
     device: torch.device
     batch: int
+    tell: Callable[[int], None] | None
+    """Told of every batch; it cannot be sent to another process."""
 
     @torch.no_grad()
     def __call__(self, k: int) -> int:
         rows = self.store.shard_rows(k)
         parts = torch.arange(rows.start, rows.stop).split(self.batch)
-        encoded = [self._encode(images) for images in _ahead(lambda p: self.cutouts.images(p.numpy()), parts)]
+        encoded = []
+        for images in _ahead(lambda p: self.cutouts.images(p.numpy()), parts):
+            encoded.append(self._encode(images))
+            if self.tell is not None:
+                self.tell(len(images))
         mean, log_var = (torch.cat(pieces).numpy() for pieces in zip(*encoded, strict=True))
         self.store.write_shard(k, mean=mean, log_var=log_var)
         return k
