@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from galdiff.errors import GaldiffError
+from galdiff.memory import keep_freed_memory
 from galdiff.progress import stage_progress
 from galdiff.randomness import permutation
 from galdiff.training.checkpoint import fault, load_latest, save_checkpoint
@@ -216,6 +217,8 @@ def train(
         After a signal, with a checkpoint saved.
     """
     device = torch.device(device)
+    if device.type == "cpu":
+        keep_freed_memory()
     model = task.model.train()
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad],
