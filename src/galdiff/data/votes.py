@@ -2,7 +2,7 @@ r"""Votes of a table: which format it is, and the votes on every answer of the t
 
 With the fractions :math:`f_{qa}` of the answers of a question and the votes :math:`n_q` on it, an answer has
 
-.. math:: v_{qa} = n_q \, f_{qa} / \textstyle\sum_b f_{qb} .
+.. math:: v_{qa} = n_q \, f_{qa} / \sum_b f_{qb} .
 
 Where a table has no counts, :math:`n_q` is declared. The Kaggle challenge's values are probabilities of the whole path,
 so that :math:`n_q = N r_q` with the declared N and the reach :math:`r_q`, the sum of the answers that lead to the
