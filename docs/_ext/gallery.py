@@ -51,7 +51,7 @@ ENTRIES = [
         "Galaxy Zoo 2, Kaggle's cumulative votes",
         "GZ2Dataset",
         "galaxyzoo",
-        {"images": "images_training_rev1", "table": "training_solutions_rev1_subset.csv", "crop": 0.5},
+        {"images": "images_training_rev1", "table": "training_solutions_rev1_subset.csv", "count": 40, "crop": 0.5},
     ),
     Entry(
         "Galaxy Zoo 1, by class",
@@ -63,10 +63,11 @@ ENTRIES = [
     Entry("DeepLense, Model I", "DeepLenseDataset", "deeplense_generated/Model_I", {"allow_object_arrays": True}),
     Entry("DeepLense, Model II", "DeepLenseDataset", "deeplense_generated/Model_II", {"allow_object_arrays": True}),
     Entry("MNIST", "IDXDataset", "mnist"),
-    Entry("JWST", "FITSDataset", "fits/jwst"),
+    Entry("JWST", "FITSDataset", "fits/jwst", {"files": "{id}_data.fits", "max_invalid": 0.2}),
     Entry("DECaLS, g, r and z", "FITSDataset", "fits/decals"),
-    Entry("Simulated lenses of the lens-finding challenge", "FITSDataset", "fits/lensfinding"),
-    Entry("Hyper Suprime-Cam", "FITSDataset", "fits/scarlet"),
+    Entry("Lens-finding challenge, from space", "FITSDataset", "fits/lensfinding/space_based"),
+    Entry("Lens-finding challenge, from the ground", "FITSDataset", "fits/lensfinding/ground_based"),
+    Entry("Hyper Suprime-Cam", "FITSDataset", "fits/scarlet", {"files": "Cut_HS{id}.fits", "limit": 1}),
 ]
 
 
@@ -81,7 +82,7 @@ def described(entry: Entry, dataset: CutoutDataset) -> str:
     arguments = ", ".join(f"{name}={value!r}" for name, value in entry.options.items())
     fields = ", ".join(f"`{field.name}` ({field.kind})" for field in dataset.schema.fields) or "none"
     call = f"`{entry.loader}({', '.join(filter(None, ['root', arguments]))})`"
-    return f"{call}: {len(dataset)} items, bands {', '.join(dataset.bands)}, unit {dataset.unit}, conditions {fields}."
+    return f"{call}: {len(dataset)} items, bands {', '.join(dataset.bands)}, unit {dataset.unit or 'not stated'}, conditions {fields}."
 
 
 def sections(root: Path, folder: Path, warn: Callable[[str], None]) -> list[str]:
