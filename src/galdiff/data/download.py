@@ -66,7 +66,7 @@ RECORDS = {
     "gz2": Record(
         files=(
             *_GZ2_TABLES,
-            # MD5: mwalmsley/galaxy-datasets, galaxy_datasets/pytorch/gz2.py
+            # MD5 of Zenodo record 3565489, as several public loaders of the record check it.
             Remote("images_gz2.zip", f"{_ZENODO}/3565489/files/images_gz2.zip", "md5:bc647032d31e50c798770cf4430525c7"),
         ),
         section={"kind": "gz2", "crop": 0.5, "size": 64},
