@@ -82,7 +82,8 @@ def described(entry: Entry, dataset: CutoutDataset) -> str:
     arguments = ", ".join(f"{name}={value!r}" for name, value in entry.options.items())
     fields = ", ".join(f"`{field.name}` ({field.kind})" for field in dataset.schema.fields) or "none"
     call = f"`{entry.loader}({', '.join(filter(None, ['root', arguments]))})`"
-    return f"{call}: {len(dataset)} items, bands {', '.join(dataset.bands)}, unit {dataset.unit or 'not stated'}, conditions {fields}."
+    bands, unit = ", ".join(dataset.bands), dataset.unit or "not stated"
+    return f"{call}: {len(dataset)} items, bands {bands}, unit {unit}, conditions {fields}."
 
 
 def sections(root: Path, folder: Path, warn: Callable[[str], None]) -> list[str]:

@@ -2,7 +2,6 @@
 
 import math
 
-import diffusers
 import pytest
 import torch
 from analytic import SCHEDULES, Gaussian, Mixture, name_of
@@ -136,7 +135,11 @@ class Table(Schedule):
 class TestAgainstDiffusers:
     """Trajectories with an analytic denoiser equal those of diffusers' schedulers."""
 
-    def test_euler_of_rectified_flow(self):
+    @pytest.fixture
+    def diffusers(self):
+        return pytest.importorskip("diffusers", reason="an extra")
+
+    def test_euler_of_rectified_flow(self, diffusers):
         scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0)
         grid = torch.linspace(1, 0.1, 10, dtype=torch.float64)
         scheduler.set_timesteps(sigmas=grid.tolist())
@@ -150,7 +153,7 @@ class TestAgainstDiffusers:
         torch.testing.assert_close(ours, x, atol=1e-5, rtol=0)
 
     @pytest.mark.parametrize(("name", "cls"), [("HeunDiscreteScheduler", Heun), ("EulerDiscreteScheduler", Euler)])
-    def test_sigma_samplers(self, name, cls):
+    def test_sigma_samplers(self, diffusers, name, cls):
         scheduler = getattr(diffusers, name)(prediction_type="sample", use_karras_sigmas=True)
         scheduler.set_timesteps(12)
         sigmas = torch.unique_consecutive(scheduler.sigmas.double())
@@ -202,7 +205,7 @@ class TestAgainstDiffusers:
         ],
         ids=["ddim", "ddim-eta", "ddpm", "dpmpp", "sde-dpmpp", "unipc"],
     )
-    def test_variance_preserving_samplers(self, scheduler, more, cls, options, noisy, steps):
+    def test_variance_preserving_samplers(self, diffusers, scheduler, more, cls, options, noisy, steps):
         theirs = getattr(diffusers, scheduler)(
             1000, beta_schedule="linear", prediction_type="sample", timestep_spacing="trailing", **more
         )
@@ -213,7 +216,7 @@ class TestAgainstDiffusers:
         worst = self.compare(theirs, ours, lambda x, i: denoiser(x, times[i]), steps=steps, noisy=noisy)
         assert worst < 1e-5
 
-    def test_ancestral_sampling_is_the_scheduler_of_that_name(self):
+    def test_ancestral_sampling_is_the_scheduler_of_that_name(self, diffusers):
         theirs = diffusers.DDPMScheduler(1000, prediction_type="sample", timestep_spacing="trailing", clip_sample=False)
         theirs.set_timesteps(50)
         times = torch.cat([(theirs.timesteps.double() + 1) / 1000, torch.zeros(1).double()])

@@ -73,16 +73,14 @@ def test_linear_is_the_limit_of_a_thousand_steps():
 
 
 def test_cosine_is_that_of_diffusers():
-    import diffusers
-
+    diffusers = pytest.importorskip("diffusers", reason="an extra")
     scheduler = diffusers.DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2")
     t = torch.arange(1, 900, dtype=torch.float64) / 1000
     torch.testing.assert_close(Cosine().alpha(t) ** 2, scheduler.alphas_cumprod[:899].double(), rtol=2e-4, atol=1e-6)
 
 
 def test_zero_terminal_snr_is_that_of_diffusers():
-    import diffusers
-
+    diffusers = pytest.importorskip("diffusers", reason="an extra")
     plain = Linear().alpha(torch.arange(1, 1001, dtype=torch.float64) / 1000) ** 2
     betas = 1 - plain / torch.cat([plain.new_ones(1), plain[:-1]])
     scheduler = diffusers.DDIMScheduler(1000, trained_betas=betas.tolist(), rescale_betas_zero_snr=True)
