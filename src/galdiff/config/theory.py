@@ -12,8 +12,6 @@ from galdiff.errors import CatalogFileError, GaldiffError
 
 __all__ = ["ObjectiveSpec", "SamplingSpec", "Schedule", "ScheduleSpec", "check_theory", "theory"]
 
-_OF_KIND = {"linear": {"zero_terminal"}}
-
 
 class ScheduleSpec(Section):
     """The noise schedule."""
@@ -36,8 +34,8 @@ class ScheduleSpec(Section):
 
     def settings(self) -> dict[str, Any]:
         """Return the description that `Schedule.from_dict` reads."""
-        unused = {name for names in _OF_KIND.values() for name in names} - _OF_KIND.get(self.kind, set())
-        return self.model_dump(exclude=unused if self.shift != 1 else {*unused, "shift"})
+        used = {"zero_terminal": self.kind == "linear", "shift": self.shift != 1}
+        return self.model_dump(exclude={name for name, is_used in used.items() if not is_used})
 
 
 Schedule = Annotated[ScheduleSpec, BeforeValidator(lambda value: {"kind": value} if isinstance(value, str) else value)]

@@ -25,10 +25,12 @@ Array = TypeVar("Array", np.ndarray, Tensor)
 class Stretch(ABC):
     """An invertible map of pixel values; NumPy arrays and tensors alike. A subclass names its ``kind``."""
 
+    kind: ClassVar[str]
     _kinds: ClassVar[dict[str, type[Stretch]]] = {}
 
     def __init_subclass__(cls, kind: str | None = None) -> None:
         if kind is not None:
+            cls.kind = kind
             Stretch._kinds[kind] = cls
 
     @abstractmethod
@@ -115,7 +117,7 @@ class Linear(Stretch, kind="linear"):
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON description."""
-        return {"kind": "linear", "low": self.low, "high": self.high}
+        return {"kind": self.kind, "low": self.low, "high": self.high}
 
 
 class Sqrt(Stretch, kind="sqrt"):
@@ -164,4 +166,4 @@ class Sqrt(Stretch, kind="sqrt"):
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON description."""
-        return {"kind": "sqrt", "scale": self.scale, "offset": self.offset}
+        return {"kind": self.kind, "scale": self.scale, "offset": self.offset}

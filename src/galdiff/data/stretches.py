@@ -9,7 +9,7 @@ r"""Stretches band by band, for images in physical units whose bands differ in n
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -44,8 +44,6 @@ def _bands(pixels: np.ndarray) -> np.ndarray:
 
 class _Softened(_PerBand):
     """``2 f(v / softening) / f(high / softening) - 1`` with f of the subclass."""
-
-    _kind: ClassVar[str]
 
     def __init__(self, softening: list[float] | None = None, high: list[float] | None = None) -> None:
         self.softening, self.high = softening, high
@@ -86,7 +84,7 @@ class _Softened(_PerBand):
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON description."""
-        return {"kind": self._kind, "softening": self.softening, "high": self.high}
+        return {"kind": self.kind, "softening": self.softening, "high": self.high}
 
 
 class Asinh(_Softened, kind="asinh"):
@@ -99,8 +97,6 @@ class Asinh(_Softened, kind="asinh"):
     high : list of float, optional
         Pixel value of every band that maps to 1; without it the robust maximum.
     """
-
-    _kind = "asinh"
 
     @staticmethod
     def _f(v: Array) -> Array:
@@ -122,8 +118,6 @@ class Log(_Softened, kind="log"):
     high : list of float, optional
         Pixel value of every band that maps to 1; without it the robust maximum.
     """
-
-    _kind = "log"
 
     @staticmethod
     def _f(v: Array) -> Array:
@@ -200,4 +194,4 @@ class Percentile(_PerBand, kind="percentile"):
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON description."""
-        return {"kind": "percentile", "low": self.low, "high": self.high, "percentiles": list(self.percentiles)}
+        return {"kind": self.kind, "low": self.low, "high": self.high, "percentiles": list(self.percentiles)}

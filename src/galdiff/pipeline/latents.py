@@ -92,8 +92,9 @@ def write_latents(
         missing = list(store.missing_shards())
         bar.update(len(cutouts) - sum(_length(store, k) for k in missing))
         for future in as_completed([executor.submit(encoder, k) for k in missing]):
-            done = _length(store, future.result())
-            bar.update(0 if here else done)
+            k = future.result()
+            if not here:
+                bar.update(_length(store, k))
     store.finish()
     return LatentStore.open(store.place)
 

@@ -8,7 +8,6 @@ it was stopped.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from galdiff.errors import DataError
 from galdiff.progress import stage_progress
 from galdiff.randomness import integers
 from galdiff.simulate.lenses import CLASSES, draw_lenses, simulate_lenses
+from galdiff.simulate.record import is_recorded, make_folder
 
 __all__ = ["write_deeplense"]
 
@@ -73,17 +73,17 @@ def write_deeplense(
     done, unfinished = folder / "simulation.json", folder / "unfinished.json"
     options: dict[str, Any] = {"seed": seed, "model": model, "compat": compat, "subhalo": subhalo}
     draw_lenses(0, **options)  # refuses what means nothing before anything is written
-    if _is_there(done, record):
+    if is_recorded(done, record):
         return record
     with resource_errors(folder), stage_progress("simulation", total=n, unit="images") as bar:
-        if not _is_there(unfinished, record):
+        if not is_recorded(unfinished, record):
             strangers = [name for name in CLASSES if (folder / name).exists()]
             if strangers:
                 raise DataError(f"already has a folder {strangers[0]}", where=folder, remedy="Write elsewhere")
-            _make_folder(folder)
+            make_folder(folder)
             write_json(unfinished, record)
         for name in CLASSES:
-            _make_folder(folder / name)
+            make_folder(folder / name)
         tables = []
         for start in range(0, n, BATCH):
             count = min(BATCH, n - start)
@@ -101,26 +101,6 @@ def write_deeplense(
         write_json(done, record)
         unfinished.unlink()
     return record
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise DataError("is a file, not a folder", where=folder, remedy="Write elsewhere") from error
-
-
-def _is_there(path: Path, record: dict[str, Any]) -> bool:
-    """Whether a record is there; another one is an error."""
-    if not path.exists():
-        return False
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError("is not a simulation record", where=path, remedy="Remove the folder") from error
-    if found != record:
-        raise DataError(f"holds another simulation, {found}", where=path.parent, remedy="Remove it or write elsewhere")
-    return True
 
 
 def _names(truth: pd.DataFrame, seed: int) -> list[str]:

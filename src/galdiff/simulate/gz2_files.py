@@ -7,7 +7,6 @@ Images are written first, the tables next and ``simulation.json`` last: a folder
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from galdiff.randomness import uniform
 from galdiff.schema.trees import GZ2_TREE
 from galdiff.simulate.galaxies import simulate_galaxies
 from galdiff.simulate.population import REFERENCE_SIZE
+from galdiff.simulate.record import is_recorded, make_folder
 from galdiff.simulate.volunteers import Ballots, answer_probabilities, vote
 
 __all__ = ["hart16_table", "write_gz2"]
@@ -71,17 +71,12 @@ def write_gz2(folder: str | Path, n: int, *, seed: int, size: int = REFERENCE_SI
         raise DataError(f"{n} galaxies cannot be written", remedy="Ask for one or more")
     record = {"simulation": "galaxies", "format": FORMAT, "n": n, "seed": seed, "size": size}
     done = folder / "simulation.json"
-    if done.exists():
-        if (found := _read_record(done)) == record:
-            return record
-        raise DataError(f"holds another simulation, {found}", where=folder, remedy="Remove it or write elsewhere")
+    if is_recorded(done, record):
+        return record
     simulate_galaxies(0, seed=seed, size=size)  # refuses a wrong size before anything is written
     images = folder / "images"
     with resource_errors(folder), stage_progress("simulation", total=n, unit="images") as bar:
-        try:
-            images.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as e:
-            raise DataError("is a file, not a folder", where=folder, remedy="Write elsewhere") from e
+        make_folder(images, of=folder)
         batches = []
         for start in range(0, n, BATCH):
             index = np.arange(start, min(start + BATCH, n))
@@ -155,13 +150,6 @@ def _write_images(
     with ThreadPoolExecutor(max(1, workers)) as pool:
         list(pool.map(save, range(len(index))))
     return truth, hart16_table(truth, index, seed=seed)
-
-
-def _read_record(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as e:
-        raise DataError("is not a simulation record", where=path, remedy="Remove the folder") from e
 
 
 def _totals(votes: NDArray[Any]) -> NDArray[np.float64]:
