@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["freed_memory_kept"]
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # names of glibc's malloc.h
 _KEPT = 1 << 30  # [byte]
+_USUAL = 1 << 25  # [byte], the most that glibc's own moving threshold comes to on 64 bits
 
 
-def keep_freed_memory() -> bool:
+@contextmanager
+def freed_memory_kept() -> Iterator[bool]:
     """Let glibc's allocator keep up to a gigabyte of freed memory instead of giving it back to the system.
 
     A training step frees and asks again for the same large blocks; given back each time, every page of them is cleared
-    and mapped anew. It holds for the rest of the process.
+    and mapped anew. At the end what is kept is given back.
 
-    Returns
-    -------
+    Yields
+    ------
     bool
         Whether the allocator took it; False where it is not glibc's.
     """
+    library = ctypes.CDLL(None)
     try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another C library, or no Linux
-        return False
-    return bool(mallopt(_MMAP_THRESHOLD, _KEPT)) and bool(mallopt(_TRIM_THRESHOLD, _KEPT))
+        mallopt, trim = library.mallopt, library.malloc_trim
+    except AttributeError:  # another C library, or no Linux
+        yield False
+        return
+    try:
+        yield bool(mallopt(_MMAP_THRESHOLD, _KEPT)) and bool(mallopt(_TRIM_THRESHOLD, _KEPT))
+    finally:
+        mallopt(_MMAP_THRESHOLD, _USUAL)
+        mallopt(_TRIM_THRESHOLD, 2 * _USUAL)
+        trim(0)

@@ -15,7 +15,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from galdiff.errors import GaldiffError
-from galdiff.memory import keep_freed_memory
+from galdiff.memory import freed_memory_kept
 from galdiff.progress import stage_progress
 from galdiff.randomness import permutation
 from galdiff.training.checkpoint import fault, load_latest, save_checkpoint
@@ -217,8 +217,6 @@ def train(
         After a signal, with a checkpoint saved.
     """
     device = torch.device(device)
-    if device.type == "cpu":
-        keep_freed_memory()
     model = task.model.train()
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad],
@@ -299,7 +297,8 @@ def train(
             model.train()
             torch._foreach_copy_(state.parameters, own)
 
-    with stage_progress(stage, total=images, unit="images", done=state.images) as bar, _signals() as caught:
+    on_cpu = freed_memory_kept() if device.type == "cpu" else nullcontext()
+    with on_cpu, stage_progress(stage, total=images, unit="images", done=state.images) as bar, _signals() as caught:
         finished = spent()
         while not finished:
             size = batch if budget else min(batch, images - state.images)
