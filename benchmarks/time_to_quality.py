@@ -3,7 +3,9 @@
     python benchmarks/time_to_quality.py --root DATA/gz1 --seconds 60 120 240 --seeds 0 1 2 -o results.json
 
 Each point of the curve is a training of its own, whose schedules end at its last second: 45 % of the time for the
-autoencoder, the rest for the denoiser, for both systems. The peer is what its documentation leads to: AutoencoderKL
+autoencoder, the rest for the denoiser, for both systems. ``--rates 174 554`` (images a second of autoencoder and
+denoiser, measured on the idle machine) trains for as many images as that time holds instead, so that a long point may
+be taken while the machine does something else. The peer is what its documentation leads to: AutoencoderKL
 (f4; 32, 64, 128) and a class-conditional UNet2DModel (64, 128, 128), AdamW at a constant rate, noise prediction on the
 cosine schedule, a weight average, 50 steps of DDIM. Both are scored by the same features (`galdiff.metrics`) against
 the same held-out images; neither the clock of the one nor of the other runs while samples are drawn or scored.
@@ -53,21 +55,42 @@ class Scores:
         return {"FD_shape": shape, "FD_all": frechet_distance(f, self.features), "high_frequency": float(power)}
 
 
-def galdiff(cache: Path, catalog: str, root: str, seconds: float, seed: int, scores: Scores) -> np.ndarray:
+class Length:
+    """When a training ends: after seconds, or after the images that an idle machine sees in them."""
+
+    def __init__(self, seconds: float, rate: float | None) -> None:
+        self.seconds, self.images = seconds, None if rate is None else round(seconds * rate)
+        self.begun = time.monotonic()
+
+    def reached(self, images: int) -> bool:
+        """Whether a training that saw so many images is over."""
+        return time.monotonic() - self.begun >= self.seconds if self.images is None else images >= self.images
+
+
+Rates = tuple[float, float] | tuple[None, None]
+
+
+def galdiff(
+    cache: Path, catalog: str, root: str, seconds: float, seed: int, scores: Scores, rates: Rates
+) -> np.ndarray:
     """Train within the budget in a copy of the cached run; return samples with the held-out conditions."""
     with tempfile.TemporaryDirectory() as out:
         shutil.copytree(cache, Path(out) / cache.name)
         overrides = [f"data.root={root}", f"seed={seed}"]
         budget = (SHARE * seconds, (1 - SHARE) * seconds)
+        if rates[0] is not None:
+            for stage, part, rate in zip(("autoencoder", "denoiser"), budget, rates, strict=True):
+                overrides.append(f"{stage}.images={Length(part, rate).images}")
         stages = ["autoencoder", "latents", "denoiser"]
-        folder = run(catalog, overrides=overrides, stages=stages, budget=budget, out=out, quiet=True)
+        lengths = {"budget": budget} if rates[0] is None else {}
+        folder = run(catalog, overrides=overrides, stages=stages, out=out, quiet=True, **lengths)
         model = DiffusionModel.load(folder)
         conditions = CutoutStore.open(folder / "cutouts.zarr").conditions()[torch.from_numpy(scores.rows)]
         seeds = 1_000_000 + torch.arange(len(scores.rows))
         return torch.cat(list(model.generate(model.sampler(guidance=1.0), seeds, conditions))).numpy()
 
 
-def diffusers(store: CutoutStore, seconds: float, seed: int, scores: Scores) -> np.ndarray:
+def diffusers(store: CutoutStore, seconds: float, seed: int, scores: Scores, rates: Rates) -> np.ndarray:
     """The peer."""
     from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DModel
     from diffusers.training_utils import EMAModel
@@ -88,14 +111,15 @@ def diffusers(store: CutoutStore, seconds: float, seed: int, scores: Scores) -> 
         sample_size=64,
     )
     optimizer = torch.optim.AdamW(vae.parameters(), 5e-4)
-    begun = time.monotonic()
-    while time.monotonic() - begun < SHARE * seconds:
+    length, seen = Length(SHARE * seconds, rates[0]), 0
+    while not length.reached(seen):
         batch = x[torch.randint(len(x), (16,))]
         posterior = vae.encode(batch).latent_dist
         loss = (vae.decode(posterior.sample()).sample - batch).abs().mean() + 1e-6 * posterior.kl().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        seen += len(batch)
     vae.eval()
     with torch.no_grad():
         z = torch.cat([vae.encode(part).latent_dist.mean for part in x.split(64)])
@@ -113,8 +137,8 @@ def diffusers(store: CutoutStore, seconds: float, seed: int, scores: Scores) -> 
     ema = EMAModel(unet.parameters(), decay=0.999, use_ema_warmup=True)
     optimizer = torch.optim.AdamW(unet.parameters(), 5e-4)
     noise = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2")
-    begun = time.monotonic()
-    while time.monotonic() - begun < (1 - SHARE) * seconds:
+    length, seen = Length((1 - SHARE) * seconds, rates[1]), 0
+    while not length.reached(seen):
         pick = torch.randint(len(z), (64,))
         clean, epsilon = z[pick] / scale, torch.randn(64, *z.shape[1:])
         t = torch.randint(1000, (64,))
@@ -123,6 +147,7 @@ def diffusers(store: CutoutStore, seconds: float, seed: int, scores: Scores) -> 
         loss.backward()
         optimizer.step()
         ema.step(unet.parameters())
+        seen += len(clean)
     ema.copy_to(unet.parameters())
     unet.eval()
     sampler = DDIMScheduler(1000, beta_schedule="squaredcos_cap_v2", clip_sample=False)
@@ -144,22 +169,26 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, nargs="+", default=[60, 120, 240, 600, 1200])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--systems", nargs="+", default=["galdiff", "diffusers"], choices=["galdiff", "diffusers"])
+    parser.add_argument("--rates", type=float, nargs=2, default=[None, None], help="images a second, of one system")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
+    if options.rates[0] is not None and len(options.systems) != 1:
+        parser.error("--rates are those of one system: give --systems too")
     points: list[dict] = []
     with tempfile.TemporaryDirectory() as folder:
         root = os.path.abspath(options.root)
         cache = run(options.catalog, overrides=[f"data.root={root}"], stages=["cutouts"], out=folder, quiet=True)
         store = CutoutStore.open(cache / "cutouts.zarr")
-        scores = Scores(store)
+        scores, rates = Scores(store), tuple(options.rates)
         for seconds in options.seconds:
             for system in options.systems:
                 for seed in options.seeds:
                     if system == "galdiff":
-                        images = galdiff(cache, options.catalog, root, seconds, seed, scores)
+                        images = galdiff(cache, options.catalog, root, seconds, seed, scores, rates)
                     else:
-                        images = diffusers(store, seconds, seed, scores)
-                    points.append({"system": system, "seconds": seconds, "seed": seed, **scores(images)})
+                        images = diffusers(store, seconds, seed, scores, rates)
+                    point = {"system": system, "seconds": seconds, "seed": seed, "rates": options.rates}
+                    points.append({**point, **scores(images)})
                     print(json.dumps(points[-1]), flush=True)
                     result = {
                         "date": time.strftime("%Y-%m-%d"),
