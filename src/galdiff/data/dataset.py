@@ -20,7 +20,7 @@ from galdiff.data.stretch import Linear, Sqrt, Stretch
 from galdiff.errors import DataError
 from galdiff.schema.conditions import Conditions, ConditionSchema
 
-__all__ = ["CutoutDataset", "index_files"]
+__all__ = ["CutoutDataset", "file_sizes"]
 
 
 class CutoutDataset(Dataset[dict[str, Any]], ABC):
@@ -229,36 +229,9 @@ def _conserve(conserve: str, unit: str) -> str:
     return conserve
 
 
-def index_files(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
-    """Map stems to files of a folder and its subfolders, whatever the suffix; stems may contain dots.
-
-    Raises
-    ------
-    DataError
-        Where the folder is absent, has no such file, or two files share a stem.
-    """
-    if not folder.is_dir():
-        raise DataError("the images folder is missing", where=folder)
-    found: dict[str, Path] = {}
-    wanted = tuple(suffixes)
-    # Survey folders hold 300,000 files: names are sorted as text and paths made last.
-    for place, folders, names in os.walk(folder):
-        folders.sort()
-        parent = Path(place)
-        for name in sorted(n for n in names if n.lower().endswith(wanted)):
-            stem = name[: name.rindex(".")]
-            if stem in found:
-                remedy = f"The other is {found[stem]}"
-                raise DataError(f"two files are called '{stem}'", where=parent / name, remedy=remedy)
-            found[stem] = parent / name
-    if not found:
-        raise DataError(f"there is no {' or '.join(wanted)} file here", where=folder)
-    return found
-
-
-def file_sizes(paths: Iterable[Path]) -> list[tuple[str, int]]:
+def file_sizes(paths: Iterable[Path | str]) -> list[tuple[str, int]]:
     """Names and sizes of files: enough to see that a data set changed, and quick for 300,000 of them."""
     try:
-        return sorted((p.name, p.stat().st_size) for p in paths)
+        return sorted((os.path.basename(p), os.stat(p).st_size) for p in paths)
     except FileNotFoundError as error:
         raise DataError("the image is missing", where=error.filename) from error

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 from galdiff.errors import DataError
 
@@ -13,6 +15,8 @@ __all__ = ["FileIndex"]
 
 class FileIndex:
     """The files of a folder and its subfolders, by path and by name.
+
+    Survey folders hold 300,000 files: they are kept as text, and a `Path` is made of those that are read.
 
     Parameters
     ----------
@@ -23,8 +27,10 @@ class FileIndex:
 
     Attributes
     ----------
-    paths : list of Path
-        Every file, in order.
+    names : list of str
+        Every file, in order: its path below the folder.
+    stems : dict
+        From names without folder and suffix, which may contain dots, to files; the first of several.
 
     Raises
     ------
@@ -36,26 +42,36 @@ class FileIndex:
         if not folder.is_dir():
             raise DataError("the images folder is missing", where=folder)
         self.folder, self._suffixes = folder, tuple(suffixes)
-        self.paths = sorted(
-            p for p in folder.rglob("*") if p.suffix.lower() in self._suffixes and not p.name.startswith(".")
-        )
-        if not self.paths:
+        self.names: list[str] = []
+        for place, _, names in os.walk(folder):
+            prefix = Path(place).relative_to(folder).as_posix() + "/" if place != str(folder) else ""
+            self.names += [prefix + n for n in names if n.lower().endswith(self._suffixes) and n[0] != "."]
+        if not self.names:
             raise DataError(f"there is no {' or '.join(self._suffixes)} file here", where=folder)
-        self._exact: dict[str, Path] = {}
-        self._bare: dict[str, list[Path]] = defaultdict(list)
-        self._stems: dict[str, list[Path]] = defaultdict(list)
-        for path in self.paths:
-            relative = path.relative_to(folder).as_posix()
-            self._exact[relative] = path
-            self._bare[self.bare(relative)].append(path)
-            self._stems[path.stem].append(path)
+        self.names.sort(key=lambda name: name.replace("/", "\0"))  # folder by folder, as paths are compared
+        self.stems: dict[str, str] = {}
+        self._twins: dict[str, str] = {}
+        for name in self.names:
+            stem = name.rpartition("/")[2].rpartition(".")[0]
+            if self.stems.setdefault(stem, name) is not name:
+                self._twins.setdefault(stem, name)
+        self._by_path: tuple[set[str], dict[str, list[str]]] | None = None
+
+    def path(self, name: str) -> Path:
+        """Return where a file is."""
+        return self.folder / name
 
     def bare(self, name: str) -> str:
         """Return a name without its image suffix, if it has one; names of surveys contain other dots."""
         suffix = PurePosixPath(name).suffix
         return name[: -len(suffix)] if suffix.lower() in self._suffixes else name
 
-    def find(self, name: str, *, by_path: bool = False) -> Path | None:
+    def refuse_twins(self) -> None:
+        """Raise a `DataError` where two files have one name, in folders or by suffixes of their own."""
+        for stem in self._twins:
+            self._only_stem(stem)
+
+    def find(self, name: str, *, by_path: bool = False) -> str | None:
         """Return the file that a name means, or None.
 
         Parameters
@@ -71,23 +87,32 @@ class FileIndex:
         DataError
             Where several files may be meant.
         """
-        if by_path:
-            name = PurePosixPath(name.replace("\\", "/")).as_posix()
-            if name in self._exact:
-                return self._exact[name]
-            if here := self._bare.get(self.bare(name)):
-                return self._only(here, name)
-        found = self._stems.get(PurePosixPath(self.bare(name)).name if by_path else self.bare(name))
-        return self._only(found, name) if found else None
+        if not by_path:
+            return self._only_stem(self.bare(name))
+        name = PurePosixPath(name.replace("\\", "/")).as_posix()
+        if self._by_path is None:
+            bare: dict[str, list[str]] = defaultdict(list)
+            for other in self.names:
+                bare[self.bare(other)].append(other)
+            self._by_path = set(self.names), bare
+        exact, bare = self._by_path
+        if name in exact:
+            return name
+        if here := bare.get(self.bare(name)):
+            if len(here) > 1:
+                self._refuse(self.bare(name), *here[:2])
+            return here[0]
+        return self._only_stem(PurePosixPath(self.bare(name)).name)
 
-    def _only(self, found: list[Path], name: str) -> Path:
-        if len(found) > 1:
-            remedy = f"The other is {found[0]}; name them by their paths in a column, with 'file'"
-            raise DataError(f"two files are called '{self.bare(name)}'", where=found[1], remedy=remedy)
-        return found[0]
+    def _only_stem(self, stem: str) -> str | None:
+        if stem in self._twins:
+            self._refuse(stem, self.stems[stem], self._twins[stem])
+        return self.stems.get(stem)
+
+    def _refuse(self, stem: str, first: str, second: str) -> NoReturn:
+        remedy = f"The other is {self.path(first)}; name them by their paths in a column, with 'file'"
+        raise DataError(f"two files are called '{stem}'", where=self.path(second), remedy=remedy)
 
     def ids(self) -> list[str]:
         """Return an id for every file: its name without suffix, or its path where names repeat."""
-        if len(self._stems) == len(self.paths):
-            return [path.stem for path in self.paths]
-        return list(self._exact)
+        return self.names if self._twins else list(self.stems)

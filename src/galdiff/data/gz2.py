@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from galdiff.atomic import sha256_file, sha256_json
-from galdiff.data.dataset import CutoutDataset, file_sizes, index_files
+from galdiff.data.dataset import CutoutDataset, file_sizes
+from galdiff.data.files import FileIndex
 from galdiff.data.geometry import Crop
 from galdiff.data.images import SUFFIXES, decode_image
 from galdiff.data.stretch import Stretch
@@ -124,7 +125,9 @@ class GZ2Dataset(CutoutDataset):
             raise DataError(f"column '{key}' does not hold SDSS object ids", where=path)
         rows = selected(frame, where, path)
         chosen = frame[key].iloc[rows]
-        files = index_files(root / images, SUFFIXES)
+        index = FileIndex(root / images, SUFFIXES)
+        index.refuse_twins()
+        files = index.stems
         names, source = _file_names(root, mapping, chosen, files, layout)
         present = np.array([name in files for name in names], dtype=bool)
         if not present.any():
@@ -137,7 +140,7 @@ class GZ2Dataset(CutoutDataset):
         lost = [(name, "no image") for name, there in zip(names, present, strict=True) if not there]
         lost += [(str(i), "votes outside [0, 1]") for i in chosen[bad & present]]
         kept = np.flatnonzero(present & ~bad)[:limit]
-        self._paths = [files[names[row]] for row in kept]
+        self._folder, self._names = index.folder, [files[names[row]] for row in kept]
         frame = take_rows(frame, rows[kept])
         conditions, sums = read_votes(frame, layout, path, found, count=count)
         ids = frame[key].to_numpy()
@@ -168,15 +171,16 @@ class GZ2Dataset(CutoutDataset):
 
     def load(self, i: int) -> np.ndarray:
         """Decode an image, ``(3, y, x)``."""
-        return decode_image(self._paths[i])
+        return decode_image(self.source(i))
 
     def source(self, i: int) -> Path:
         """Return the row's file."""
-        return self._paths[i]
+        return self._folder / self._names[i]
 
     def fingerprint(self) -> dict[str, Any]:
         """Describe tables, files and geometry."""
-        return {"kind": "gz2", **self._tables, **self._geometry(), "files": sha256_json(file_sizes(self._paths))}
+        sizes = file_sizes(f"{self._folder}/{name}" for name in self._names)
+        return {"kind": "gz2", **self._tables, **self._geometry(), "files": sha256_json(sizes)}
 
 
 def _refuse(ids: pd.Series, rows: np.ndarray, what: str, where: Path, names: list[str] | None = None) -> None:
@@ -188,7 +192,7 @@ def _refuse(ids: pd.Series, rows: np.ndarray, what: str, where: Path, names: lis
 
 
 def _file_names(
-    root: Path, mapping: str | None, ids: pd.Series, files: Mapping[str, Path], layout: VoteFormat
+    root: Path, mapping: str | None, ids: pd.Series, files: Mapping[str, str], layout: VoteFormat
 ) -> tuple[list[str], Path | None]:
     """Stems of the images of the objects, in order, and the mapping by which they were found."""
     path, key = root / (mapping or _MAPPING), ids.name
@@ -223,13 +227,13 @@ def _file_names(
 
 
 def _refuse_strangers(
-    files: Mapping[str, Path], possible: range, system: str, root: Path, known: Iterable[str] = ()
+    files: Mapping[str, str], possible: range, system: str, root: Path, known: Iterable[str] = ()
 ) -> None:
     """Refuse numbers in the names of images that cannot be ids of the system: the whole folder is of another one."""
     strangers = {name for name in files if name.isdecimal() and int(name) not in possible}
     if strangers:
         strangers -= set(known)
     if strangers:
-        name = files[min(strangers)].name
+        name = Path(files[min(strangers)]).name
         message = f"image '{name}' ({len(strangers)} such) cannot be called by its {system}"
         raise DataError(message, where=root, remedy=f"{_ALIKE}: which are these?")

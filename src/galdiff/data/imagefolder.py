@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -119,8 +119,8 @@ class ImageFolderDataset(CutoutDataset):
                 raise DataError(
                     f"there is no table for {', '.join(needless)}", where=root, remedy="Name it with 'table'"
                 )
-            place, paths = root, files.paths[:limit]
-            own = [p.parent.name if folders == "classes" and p.parent != files.folder else None for p in paths]
+            place, names = root, files.names[:limit]
+            own = [PurePosixPath(n).parent.name or None if folders == "classes" else None for n in names]
             frame = pd.DataFrame({"id": files.ids()[:limit], "folder": own})
             ids, label, attributes = frame["id"].to_numpy(dtype=str), "folder", ()
         else:
@@ -128,8 +128,8 @@ class ImageFolderDataset(CutoutDataset):
             frame, key, file, attributes = _read(place, id, file, attributes)
             frame = select(frame.assign(**{key: id_column(frame, key, place)}), where, place)
             found = [files.find(str(v), by_path=file is not None) for v in frame[file or key]]
-            frame, paths, skipped = _join(frame, key, found, files, place, on_bad)
-            frame, paths = frame[:limit], paths[:limit]
+            frame, names, skipped = _join(frame, key, found, files, place, on_bad)
+            frame, names = frame[:limit], names[:limit]
             ids = frame[key].to_numpy() if frame[key].dtype.kind == "i" else frame[key].to_numpy(dtype=str)
             described = {"table": sha256_file(place)}
         more = {"where": place, "ids": ids}
@@ -138,7 +138,7 @@ class ImageFolderDataset(CutoutDataset):
         answers = ANSWERS if _is_celeba(place) else None
         columns += [class_column(frame[find_column(frame, a, place)], a, classes=answers, **more) for a in attributes]
         schema, conditions = join_columns([*columns, *scalar_columns(frame, scalars, where=place)])
-        self._paths, self._mode = paths, "L" if grey else "RGB"
+        self._files, self._names, self._mode = files, names, "L" if grey else "RGB"
         super().__init__(
             table=frame,
             ids=ids,
@@ -152,21 +152,21 @@ class ImageFolderDataset(CutoutDataset):
             stretch=stretch,
         )
         self.skipped = skipped
-        if unit == "display" and _is_deep(paths[0]):
+        if unit == "display" and _is_deep(self.source(0)):
             self.storage_dtype = "float32"  # float16 would keep 11 of 16 bits
         self._described = {**described, "schema": schema.to_dict(), "mode": self._mode, "unit": unit}
 
     def load(self, i: int) -> np.ndarray:
         """Decode an image, ``(band, y, x)``."""
-        return decode_image(self._paths[i], mode=self._mode, unit=self.unit)
+        return decode_image(self.source(i), mode=self._mode, unit=self.unit)
 
     def source(self, i: int) -> Path:
         """Return the row's file."""
-        return self._paths[i]
+        return self._files.path(self._names[i])
 
     def fingerprint(self) -> dict[str, Any]:
         """Describe table, files and geometry."""
-        files = sha256_json(file_sizes(self._paths))
+        files = sha256_json(file_sizes(f"{self._files.folder}/{name}" for name in self._names))
         return {"kind": "image_folder", **self._described, **self._geometry(), "files": files}
 
 
@@ -189,20 +189,20 @@ def _is_celeba(place: Path) -> bool:
 
 
 def _join(
-    frame: pd.DataFrame, key: str, found: Sequence[Path | None], files: FileIndex, place: Path, on_bad: str
-) -> tuple[pd.DataFrame, list[Path], list[tuple[str, str]]]:
+    frame: pd.DataFrame, key: str, found: Sequence[str | None], files: FileIndex, place: Path, on_bad: str
+) -> tuple[pd.DataFrame, list[str], list[tuple[str, str]]]:
     """Keep the rows that have an image; return what is left out, on either side."""
-    present = np.array([path is not None for path in found], dtype=bool)
+    present = np.array([name is not None for name in found], dtype=bool)
     missing = frame[key][~present]
     if len(missing) and (on_bad == "fail" or not present.any()):
         remedy = "Set on_bad: skip to go on without such rows"
         message = f"{len(missing)} rows of {place.name} have no image, the first is '{missing.iloc[0]}'"
         raise DataError(message, where=files.folder, remedy=remedy)
-    paths = [path for path in found if path is not None]
+    names = [name for name in found if name is not None]
     skipped = [(str(i), "no image") for i in missing]
-    if extra := len(files.paths) - len(set(paths)):
+    if extra := len(files.names) - len(set(names)):
         skipped.append((f"{extra} images", "no row in the table"))
-    return frame[present].reset_index(drop=True), paths, skipped
+    return frame[present].reset_index(drop=True), names, skipped
 
 
 def _is_deep(path: Path) -> bool:
