@@ -5,6 +5,8 @@ without the second that PyTorch takes to import its compiler when a process buil
 """
 
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +41,11 @@ def share(work, whole, *parts):
     return spent[0] / total[0]
 
 
-class Shares:
+class _Stages:
     """Each stage from its own input store, as the flow runs it."""
 
     timeout = 300
+    rows = ROWS
 
     def setup(self):
         torch.optim.AdamW([torch.zeros(1)])
@@ -50,16 +53,16 @@ class Shares:
         self.path = Path(self.folder.name)
         catalog = load("quickstart")
         self.settings = fit_settings({stage: getattr(catalog, stage).model_dump() for stage in IMAGES})
-        images, _ = simulate_galaxies(ROWS, seed=SEED, size=SIZE)
+        images, _ = simulate_galaxies(self.rows, seed=SEED, size=SIZE)
         schema = ConditionSchema([Votes("votes", GZ2_TREE)])
         self.cutouts = CutoutStore.create(
             self.path / "cutouts.zarr",
             shape=(3, SIZE, SIZE),
             bands=FORMAT.bands,
             dtype="float16",
-            ids=np.arange(ROWS),
-            split=np.full(ROWS, "train"),
-            conditions=schema.ask(ROWS, {"votes": {"spiral": 0.9}}),
+            ids=np.arange(self.rows),
+            split=np.full(self.rows, "train"),
+            conditions=schema.ask(self.rows, {"votes": {"spiral": 0.9}}),
             schema=schema,
         )
         for k in self.cutouts.missing_shards():
@@ -71,11 +74,13 @@ class Shares:
     def teardown(self):
         self.folder.cleanup()
 
-    def encode(self):
-        path = self.path / "latents.zarr"
-        return latents.write_latents(
-            self.cutouts, self.autoencoder, path, image_format=FORMAT, device=CPU, autoencoder_hash="0" * 64
-        )
+    def encode(self, workers=1):
+        how = {"image_format": FORMAT, "device": CPU, "autoencoder_hash": "0" * 64, "workers": workers}
+        return latents.write_latents(self.cutouts, self.autoencoder, self.path / "latents.zarr", **how)
+
+
+class Shares(_Stages):
+    """Shares of the wall time."""
 
     def train(self, stage, trainer, *stores, **more):
         settings = dict(getattr(self.settings, stage))
@@ -111,3 +116,39 @@ class Shares:
     track_autoencoder_in_forward_backward_optimizer.unit = "share"
     track_denoiser_in_forward_backward_optimizer.unit = "share"
     track_encoding_in_forward.unit = "share"
+
+
+class Encoding(_Stages):
+    """Rate of encoding from the cutout cache over that of the autoencoder alone, as many threads at work in both."""
+
+    params, param_names = [1, 2], ["workers"]
+    rows = 2 * ROWS  # two shards: one a worker
+
+    def setup(self, workers):
+        super().setup()
+
+    def teardown(self, workers):
+        super().teardown()
+
+    def alone(self, workers):
+        """Seconds to encode what lies in memory."""
+        pixels = torch.from_numpy(self.cutouts.images()).float()
+
+        @torch.no_grad()
+        def encode(part):
+            for batch in part.split(256):
+                self.autoencoder.encode(FORMAT.stretch(batch))
+
+        begun = time.perf_counter()
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(encode, pixels.chunk(2)))
+        return time.perf_counter() - begun
+
+    def track_rate_over_the_autoencoder_alone(self, workers):
+        alone = [self.alone(workers) for _ in range(2)][-1]
+        begun = time.perf_counter()
+        with quiet():
+            self.encode(workers=workers)
+        return alone / (time.perf_counter() - begun)
+
+    track_rate_over_the_autoencoder_alone.unit = "ratio"

@@ -191,6 +191,13 @@ class TestSplitsAndTwins:
         assert found.problems == []
         assert any("1 pairs by content that leak nothing" in fact for fact in found.facts)
 
+    def test_a_limit_of_the_search_is_told(self, catalog, monkeypatch):
+        monkeypatch.setattr("galdiff.config.check.LOADED", 3)
+        monkeypatch.setattr("galdiff.data.imagefolder.ImageFolderDataset.source", lambda self, i: None)
+        monkeypatch.setattr("galdiff.data.imagefolder.ImageFolderDataset.load", lambda self, i: np.full((3, 8, 8), i))
+        found = check(load(catalog), catalog.parent / "runs", estimate=False)
+        assert any("looked for in the first 3 alone" in fact for fact in found.facts)
+
     def with_columns(self, catalog, **columns):
         path = catalog.parent / "stamps" / "table.csv"
         pd.read_csv(path).assign(**columns).to_csv(path, index=False)

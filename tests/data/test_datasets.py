@@ -314,6 +314,15 @@ class TestReading:
             ImageFolderDataset(tmp_path, size=None, grey=True).read(0)
         assert caught.value.where == "a"
 
+    def test_an_image_deeper_than_the_first_is_refused_and_not_rounded(self, tmp_path):
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
+        Image.fromarray(np.full((8, 8), 257, np.uint16)).save(tmp_path / "b.png")
+        data = ImageFolderDataset(tmp_path, size=8, grey=True)
+        assert data.read(0).shape == (1, 8, 8)
+        with pytest.raises(DataError, match="16 bits where the first image has 8") as caught:
+            data.read(1)
+        assert caught.value.where == str(tmp_path / "b.png")
+
 
 def lens(path, array):
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from galdiff.config.cost import Cost
 from galdiff.config.cost import estimate as estimate_cost
 from galdiff.config.spec import RunSpec, SplitSpec
 from galdiff.config.theory import check_theory
-from galdiff.data.duplicates import Duplicates, find_duplicates
+from galdiff.data.duplicates import LOADED, Duplicates, find_duplicates
 from galdiff.data.sky import sky_positions
 from galdiff.data.splits import DROPPED, SPLITS, near_held_out, split_rows
 from galdiff.errors import CatalogFileError, DataError, GaldiffError, ResourceError
@@ -199,6 +199,8 @@ def _splits(spec: SplitSpec, dataset: CutoutDataset, found: Findings) -> None:
     except DataError as error:
         found.problems.append(error)
         return
+    if len(dataset) > LOADED and dataset.source(0) is None:
+        found.facts.append(f"content     rows share files: twins were looked for in the first {LOADED:,} alone")
     counts = {name: int((split == name).sum()) for name in (*SPLITS, DROPPED)}
     found.facts.append("split       " + ", ".join(f"{name} {n}" for name, n in counts.items() if n or name != DROPPED))
     for name in SPLITS:

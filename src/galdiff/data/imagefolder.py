@@ -158,7 +158,11 @@ class ImageFolderDataset(CutoutDataset):
 
     def load(self, i: int) -> np.ndarray:
         """Decode an image, ``(band, y, x)``."""
-        return decode_image(self.source(i), mode=self._mode, unit=self.unit)
+        pixels = decode_image(self.source(i), mode=self._mode, unit=self.unit)
+        if self.storage_dtype == "float16" and pixels.dtype != np.uint8:  # whose last bits a cache would lose
+            remedy = "Put images of one depth into a folder, or one of 16 bits first"
+            raise DataError("has 16 bits where the first image has 8", where=self.source(i), remedy=remedy)
+        return pixels
 
     def source(self, i: int) -> Path:
         """Return the row's file."""
