@@ -13,8 +13,9 @@ from PIL import Image
 
 from galdiff.atomic import write_json
 from galdiff.pipeline.evaluation import evaluate
+from galdiff.metrics import lupton_rgb
 from galdiff.report import write_report
-from galdiff.report.plots import curves, grid, lupton_rgb, png, render, save_grid
+from galdiff.report.plots import curves, grid, png, render, save_grid
 
 ASKS = ("round & <b>bold</b>", "edge_on")
 SEEDS, SIZE = 4, 16
