@@ -1,14 +1,18 @@
 r"""Figures: numbers with what it takes to read them, and the verdict on each.
 
-A figure measures how far generated images are from real ones; its floor is the same of two sets of real images. With
-:math:`d` and :math:`d_0` the distances of value and floor from the ideal, and :math:`\sigma`, :math:`\sigma_0` their
-bootstrap errors, the generated images are more than :math:`k` floors away where
+A figure measures how far generated images are from real ones; its floor is the same of two sets of real images. Let
+:math:`d` and :math:`d_0` be the distances of value and floor from the ideal, with bootstrap errors :math:`\sigma` and
+:math:`\sigma_0`. Real images would stay within
 
-.. math:: d - k d_0 > z \sqrt{\sigma^2 + k^2 \sigma_0^2}.
+.. math:: d \le d_0 + z \sqrt{\min(\sigma, \sigma_0)^2 + \sigma_0^2},
 
-Not more than one floor is a pass, more than three is a fail, and between the two somebody should look. z is the normal
-quantile of :math:`1 - \alpha / m` for m figures (Bonferroni), so that real images pass a whole page but once in
-:math:`1 / \alpha`.
+which is a pass; the smaller error, because that of a figure grows with it. It is a fail where even the error bars do not
+reach three floors, and between the two somebody should look:
+
+.. math:: d - 3 d_0 > z \sqrt{\sigma^2 + 9 \sigma_0^2}.
+
+z is the quantile of :math:`1 - \alpha / m` for m figures (Bonferroni) of Student's t, since errors come from some twenty
+bootstrap draws: real images fail to pass a whole page but once in :math:`1 / \alpha`.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from dataclasses import asdict, dataclass, fields
 from math import hypot
 from typing import Any, Literal, Self
 
-from scipy.stats import norm
+from scipy.stats import t as student
 
 __all__ = ["ALPHA", "RULE", "Figure", "Verdict", "judge"]
 
@@ -28,10 +32,11 @@ Verdict = Literal["pass", "look", "fail", "open"]
 ALPHA = 0.01
 """Chance that real images do not pass a whole page of figures."""
 _TOLERATED = 3.0
+_FREEDOM = 19  # of errors from 20 draws
 RULE = (
     "pass: no farther from the ideal than real images are from each other, within the error bars; "
-    f"look: farther, but not beyond {_TOLERATED:g} times that; fail: beyond; open: without error bars. "
-    f"Error bars are widened for the number of figures, so that real images pass all of them {1 - ALPHA:.0%} of the time."
+    f"look: farther, but not beyond {_TOLERATED:g} times that; fail: beyond, error bars included; open: no error bars. "
+    f"Error bars are widened for the number of figures: real images should pass all in {1 - ALPHA:.0%} of cases."
 )
 """The rule in words."""
 
@@ -86,12 +91,16 @@ class Figure:
         ideal = self.floor if self.ideal is None else self.ideal
         return None if self.value is None or ideal is None else abs(self.value - ideal)
 
-    def exceeds(self, floors: float, z: float) -> bool | None:
-        """Whether the value is more than so many floors from the ideal, at z standard deviations; None is unknown."""
+    def exceeds(self, floors: float, z: float, *, as_real: bool = False) -> bool | None:
+        """Whether the value is more than so many floors from the ideal, at z standard deviations; None is unknown.
+
+        ``as_real`` gives the value no larger error than a real set would have.
+        """
         if self.departure is None or self.floor is None or self.error is None or self.floor_error is None:
             return None
         floor = 0.0 if self.ideal is None else abs(self.floor - self.ideal)
-        return self.departure - floors * floor > z * hypot(self.error, floors * self.floor_error)
+        error = min(self.error, self.floor_error) if as_real else self.error
+        return self.departure - floors * floor > z * hypot(error, floors * self.floor_error)
 
 
 def judge(figures: Sequence[Figure], *, alpha: float = ALPHA) -> list[Verdict]:
@@ -105,12 +114,12 @@ def judge(figures: Sequence[Figure], *, alpha: float = ALPHA) -> list[Verdict]:
         Chance that real images do not pass all of them.
     """
     known = sum(figure.exceeds(1.0, 0.0) is not None for figure in figures)
-    z = float(norm.isf(alpha / max(known, 1)))
+    z = float(student.isf(alpha / max(known, 1), _FREEDOM))
     return [_verdict(figure, z) for figure in figures]
 
 
 def _verdict(figure: Figure, z: float) -> Verdict:
-    beyond = figure.exceeds(1.0, z)
+    beyond = figure.exceeds(1.0, z, as_real=True)
     if beyond is None:
         return "open"
     if not beyond:

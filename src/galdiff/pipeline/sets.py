@@ -12,13 +12,24 @@ import xarray as xr
 
 from galdiff.metrics import FeatureSpace, Figure
 
-__all__ = ["SETS", "Evaluation", "Sets", "Statistic"]
+__all__ = ["SETS", "Evaluation", "Sets", "Statistic", "bootstrap"]
 
 SETS = ("real", "generated", "floor")
 """Names of the sets, as the curves' coordinate has them."""
 
 Statistic = Callable[[np.ndarray, np.ndarray], float]
 """A number that says how one set of rows differs from another."""
+
+
+def bootstrap(name: str, statistic: Callable[[np.ndarray], float], n: int, *, seed: int = 0, draws: int = 100) -> float:
+    """Return the standard deviation of a statistic of n rows, which takes the numbers of those that were drawn."""
+    rng = _generator(seed, name)
+    return float(np.std([statistic(rng.integers(0, n, n)) for _ in range(draws)]))
+
+
+def _generator(seed: int, name: str) -> np.random.Generator:
+    """Random numbers of a figure's own: another figure beside it changes nothing."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
 @dataclass(frozen=True)
@@ -101,20 +112,20 @@ class Sets:
         if n < needed:
             note = f"{n} images, {needed} needed"
             return Figure(name, None, None, None, n, protocol, status="too few", note=note, ideal=ideal)
-        # Every figure draws by its own name: another one beside it changes nothing.
-        rng = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
-        picks = [(rng.integers(0, n, n), rng.integers(0, n, n)) for _ in range(self.draws)]
-        error, floor_error = (
-            float(np.std([statistic(other[i], real[j]) for i, j in picks])) for other in (generated, floor)
-        )
+
+        def spread(other: np.ndarray) -> float:
+            rng = _generator(self.seed, name)
+            picks = [(rng.integers(0, n, n), rng.integers(0, n, n)) for _ in range(self.draws)]
+            return float(np.std([statistic(other[i], real[j]) for i, j in picks]))
+
         return Figure(
             name,
             statistic(generated, real),
-            error,
+            spread(generated),
             statistic(floor, real),
             n,
             protocol,
             note=note,
-            floor_error=floor_error,
+            floor_error=spread(floor),
             ideal=ideal,
         )

@@ -31,7 +31,8 @@ URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights
 
 Kernel = int | tuple[int, int]
 Layer = tuple[int, Kernel]
-_PAIR = ((384, (1, 3)), (384, (3, 1)))
+Step = Layer | tuple[Layer, Layer]
+_PAIR: Step = ((384, (1, 3)), (384, (3, 1)))
 
 
 class _Convolution(nn.Module):
@@ -64,7 +65,7 @@ class _Mixed(nn.Module):
     def __init__(
         self,
         inputs: int,
-        branches: Mapping[str, Sequence[Layer | tuple[Layer, ...]]],
+        branches: Mapping[str, Sequence[Step]],
         *,
         pooled: int,
         maximum: bool = False,
@@ -111,15 +112,16 @@ def _block_a(inputs: int, pooled: int) -> _Mixed:
 
 def _block_c(c: int) -> _Mixed:
     row, column = (1, 7), (7, 1)
-    short = [(c, 1), (c, row), (192, column)]
-    long = [(c, 1), (c, column), (c, row), (c, column), (192, row)]
+    short: list[Step] = [(c, 1), (c, row), (192, column)]
+    long: list[Step] = [(c, 1), (c, column), (c, row), (c, column), (192, row)]
     return _Mixed(768, {"branch1x1": [(192, 1)], "branch7x7": short, "branch7x7dbl": long}, pooled=192)
 
 
 def _block_e(inputs: int, *, maximum: bool) -> _Mixed:
-    short, long = [(384, 1), _PAIR], [(448, 1), (384, 3), _PAIR]
-    branches = {"branch1x1": [(320, 1)], "branch3x3": short, "branch3x3dbl": long}
-    return _Mixed(inputs, branches, pooled=192, maximum=maximum)  # type: ignore[arg-type]
+    short: list[Step] = [(384, 1), _PAIR]
+    long: list[Step] = [(448, 1), (384, 3), _PAIR]
+    branches: dict[str, list[Step]] = {"branch1x1": [(320, 1)], "branch3x3": short, "branch3x3dbl": long}
+    return _Mixed(inputs, branches, pooled=192, maximum=maximum)
 
 
 class Inception(nn.Module):
@@ -199,5 +201,7 @@ def load_inception(weights: str | Path | None = None) -> tuple[Inception, str]:
     except Exception as error:  # a damaged file raises anything at all
         reason = "is missing" if isinstance(error, FileNotFoundError) else str(error).split("\n", 1)[0]
         remedy = f"The published file is {URL}"
-        raise CheckpointError(f"no weights of the 2015 Inception network: {reason}", where=path, remedy=remedy) from error
+        raise CheckpointError(
+            f"no weights of the 2015 Inception network: {reason}", where=path, remedy=remedy
+        ) from error
     return network, sha256_file(path)[:8]

@@ -18,7 +18,8 @@ from galdiff.metrics.features.space import RenderedFeatures
 
 __all__ = ["DINOv2Features", "InceptionFeatures"]
 
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, with which DINOv2 was trained
+# Of ImageNet, with which DINOv2 was trained.
+_MEAN, _STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
 
 
 class InceptionFeatures(RenderedFeatures):
@@ -97,8 +98,8 @@ class DINOv2Features(RenderedFeatures):
     def describe(self, rgb: np.ndarray) -> Tensor:
         """Resize, standardize as ImageNet, and take the class token after the last norm."""
         resized = [Image.fromarray(x).resize((self.SIDE, self.SIDE), Image.Resampling.BICUBIC) for x in rgb]
-        x = np.stack([np.asarray(image) for image in resized]) / np.float32(255)
-        x = ((x - np.float32(_MEAN)) / np.float32(_STD)).transpose(0, 3, 1, 2)
+        x = np.stack([np.asarray(image, dtype=np.float32) for image in resized]) / 255
+        x = ((x - _MEAN) / _STD).transpose(0, 3, 1, 2)
         pixels = torch.from_numpy(np.ascontiguousarray(x)).to(self.device)
         return self._network(pixel_values=pixels).last_hidden_state[:, 0]
 
