@@ -164,6 +164,7 @@ def evaluate(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where figures and report go.")] = Path(
         "evaluation"
     ),
+    size: Annotated[int | None, typer.Option(min=8, help="Resize all images to so many pixels a side.")] = None,
     unit: Annotated[str | None, typer.Option(help="Of the pixel values: display, or a FITS unit.")] = None,
     limit: Annotated[int, typer.Option("-n", "--limit", min=2, help="Images of each at most.")] = 10_000,
     any_range: Annotated[bool, typer.Option("--any-range", help="Let the ranges of pixel values differ.")] = False,
@@ -189,7 +190,7 @@ def evaluate(
         from galdiff.pipeline.external import evaluate as judge_images
 
         folder = output
-        options: dict[str, Any] = {"unit": unit, "limit": limit, "any_range": any_range, "seed": seed}
+        options: dict[str, Any] = {"size": size, "unit": unit, "limit": limit, "any_range": any_range, "seed": seed}
         options |= {"train": train, "features": features or (), "device": device or "auto"}
         judge_images(real, generated, out=folder, **options)
     from galdiff.report import read_figures, verdict_table

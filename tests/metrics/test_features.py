@@ -257,7 +257,9 @@ class TestDINOv2:
         space.fit(galaxies(3, 0), "display")
         features = space(galaxies(3, 0))
         assert features.shape == (3, 16)
-        x = torch.from_numpy(np.stack([np.asarray(Image.fromarray(i).resize((224, 224), 3)) for i in space.rendering(galaxies(3, 0))]))
+        x = torch.from_numpy(
+            np.stack([np.asarray(Image.fromarray(i).resize((224, 224), 3)) for i in space.rendering(galaxies(3, 0))])
+        )
         x = (x.permute(0, 3, 1, 2) / 255 - networks._MEAN[:, None, None]) / networks._STD[:, None, None]
         with torch.no_grad():
             expected = model(pixel_values=x.float()).last_hidden_state[:, 0]

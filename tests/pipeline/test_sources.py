@@ -246,10 +246,19 @@ def test_images_of_other_sizes_are_named(tmp_path):
     Image.new("RGB", (9, 9)).save(folder / "9.png")
     with pytest.raises(DataError, match=r"9\.png: the image is \(3, 9, 9\)"):
         open_images(folder).read(np.arange(N + 1))
+    assert open_images(folder, size=8).read(np.arange(N + 1)).shape == (N + 1, 3, 8, 8)
 
 
-@pytest.mark.parametrize(("name", "bands"), [("gz1/images", 3), ("fits/jwst", None), ("decals/images", 3)])
+@pytest.mark.parametrize(("name", "bands"), [("gz1/images", 3), ("fits/jwst", 1), ("decals/images", 3)])
 def test_real_folders(real_data, name, bands):
-    source = open_images(real_data(name))
-    assert bands in (None, source.shape[0])
+    source = open_images(real_data(name), size=32)
+    assert source.shape == (bands, 32, 32)
     assert np.isfinite(source.read(np.arange(min(3, source.n)))).all()
+
+
+@pytest.mark.parametrize("make", [pictures, mapped, group])
+def test_resizing_keeps_the_mean(make, tmp_path):
+    where, expected, _ = make(tmp_path)
+    found = open_images(where, size=8).read(np.arange(N))
+    assert found.shape == (N, expected.shape[1], 8, 8)
+    np.testing.assert_allclose(found.mean(axis=(2, 3)), expected.mean(axis=(2, 3)), rtol=1e-3, atol=1e-3)

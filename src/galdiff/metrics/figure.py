@@ -6,13 +6,13 @@ A figure measures how far generated images are from real ones; its floor is the 
 
 .. math:: d \le d_0 + z \sqrt{\min(\sigma, \sigma_0)^2 + \sigma_0^2},
 
-which is a pass; the smaller error, because that of a figure grows with it. It is a fail where even the error bars do not
-reach three floors, and between the two somebody should look:
+which is a pass; the smaller error, because that of a figure grows with it. It is a fail where even the error bars do
+not reach three floors, and between the two somebody should look:
 
 .. math:: d - 3 d_0 > z \sqrt{\sigma^2 + 9 \sigma_0^2}.
 
-z is the quantile of :math:`1 - \alpha / m` for m figures (Bonferroni) of Student's t, since errors come from some twenty
-bootstrap draws: real images fail to pass a whole page but once in :math:`1 / \alpha`.
+z is the quantile of :math:`1 - \alpha / m` for m figures (Bonferroni) of Student's t, since errors come from some
+twenty bootstrap draws: real images fail to pass a whole page but once in :math:`1 / \alpha`.
 """
 
 from __future__ import annotations

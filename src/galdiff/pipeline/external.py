@@ -36,6 +36,7 @@ def evaluate(
     train: Any = None,
     features: Sequence[str | FeatureSpace] = (),
     out: str | Path | None = None,
+    size: int | None = None,
     unit: str | None = None,
     limit: int | None = 10_000,
     any_range: bool = False,
@@ -56,6 +57,9 @@ def evaluate(
         Feature spaces for further Fréchet distances, such as ``"inception-2015:tf"`` (`galdiff.metrics.SPACES`).
     out : path-like, optional
         A folder for ``evaluation.json``, ``evaluation.zarr`` and ``report.html``.
+    size : int, optional
+        Resize the central square of every image to so many pixels a side, where it is of another size: what differs by
+        that is the resizing's as well as the model's.
     unit : str, optional
         Of the pixel values: "display" (8 bits as value / 255) or a FITS unit; by default what the files say.
     limit : int, optional
@@ -87,7 +91,7 @@ def evaluate(
     """
     start = time.monotonic()
     named: dict[str, Any] = {"real": real, "generated": generated} | ({} if train is None else {"train": train})
-    sources = {role: open_images(where, generated=role == "generated") for role, where in named.items()}
+    sources = {role: open_images(where, generated=role == "generated", size=size) for role, where in named.items()}
     if unit is not None:
         sources = {role: replace(source, unit=unit) for role, source in sources.items()}
     sources = _agree(sources)
@@ -132,7 +136,7 @@ def _agree(sources: Mapping[str, ImageSource]) -> dict[str, ImageSource]:
             raise DataError(f"the images are {sides} pixels, not square", where=source.name)
         if source.shape != sources["real"].shape:
             what = f"{role} images are (band, y, x) = {source.shape}, real ones {sources['real'].shape}"
-            raise DataError(what, where=source.name, remedy="Resize one of them, or select its bands")
+            raise DataError(what, where=source.name, remedy="Give a size (--size), or select bands")
     known: dict[str, Any] = {}
     for key in ("bands", "unit"):
         said = {role: getattr(source, key) for role, source in sources.items() if getattr(source, key)}

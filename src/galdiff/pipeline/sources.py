@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import xarray as xr
 from galdiff.data import CutoutDataset, FITSDataset, ImageFolderDataset
 from galdiff.data.fits_files import COMPRESSED, read_fits
 from galdiff.data.fits_files import SUFFIXES as FITS_SUFFIXES
+from galdiff.data.geometry import resize
 from galdiff.data.images import SUFFIXES as IMAGE_SUFFIXES
 from galdiff.data.npy import open_array, read_npy
 from galdiff.errors import DataError, StoreError
@@ -64,7 +65,7 @@ class ImageSource:
     read: Callable[[np.ndarray], np.ndarray]
 
 
-def open_images(images: Any, *, generated: bool = False) -> ImageSource:
+def open_images(images: Any, *, generated: bool = False, size: int | None = None) -> ImageSource:
     """Open a source of images.
 
     Parameters
@@ -76,12 +77,26 @@ def open_images(images: Any, *, generated: bool = False) -> ImageSource:
         ``(sample, band, y, x)``, ``(sample, y, x, band)`` or ``(sample, y, x)``; 8 bits are display units.
     generated : bool
         Of a run folder take its samples instead of its held-out images.
+    size : int, optional
+        Resize the central square of every image to so many pixels a side; by default they keep their own.
 
     Raises
     ------
     DataError, StoreError
         Where there are no such images.
     """
+    source = _open(images, generated, size)
+    if size is None or source.shape[1:] == (size, size):
+        return source
+    bands, *sides = source.shape
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        return np.stack([resize(image, size, side=min(sides)) for image in source.read(rows)])
+
+    return replace(source, shape=(bands, size, size), read=read)
+
+
+def _open(images: Any, generated: bool, size: int | None) -> ImageSource:
     if isinstance(images, CutoutDataset):
         return _dataset(images, type(images).__name__)
     if not isinstance(images, str | os.PathLike):
@@ -97,7 +112,7 @@ def open_images(images: Any, *, generated: bool = False) -> ImageSource:
     if path.is_file() and path.suffix.lower() in FITS_SUFFIXES:
         return _stacked(read_fits(path).pixels, text)
     if path.is_dir():
-        return _zarr(text, None) if _is_group(path) else _folder(path)
+        return _zarr(text, None) if _is_group(path) else _folder(path, size)
     raise DataError("there are no images here", where=text, remedy=f"Give {_KNOWN}")
 
 
@@ -105,7 +120,7 @@ def _is_group(path: Path) -> bool:
     return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
 
 
-def _folder(path: Path) -> ImageSource:
+def _folder(path: Path, size: int | None) -> ImageSource:
     found = {p.suffix.lower() for p in path.rglob("*") if not p.name.startswith(".") and p.is_file()}
     kinds = {
         "images": found & set(IMAGE_SUFFIXES),
@@ -117,11 +132,11 @@ def _folder(path: Path) -> ImageSource:
         what = f"holds {' and '.join(there)}" if there else "holds no images"
         raise DataError(what, where=path, remedy=f"Give {_KNOWN}")
     if there == ["images"]:
-        return _dataset(ImageFolderDataset(path, folders="ignore", size=None), str(path))
+        return _dataset(ImageFolderDataset(path, folders="ignore", size=size), str(path))
     if there == ["FITS files"]:
         catalog: dict[str, Any] = {"table": "catalog.fits", "images": "images"}
         own = catalog if (path / "catalog.fits").is_file() else {}
-        return _dataset(FITSDataset(path, size=None, stretch="linear", **own), str(path))
+        return _dataset(FITSDataset(path, size=size, stretch="linear", **own), str(path))
     files = sorted(p for p in path.rglob("*.npy") if not p.name.startswith("."))
 
     def read(rows: np.ndarray) -> np.ndarray:
@@ -149,7 +164,7 @@ def _dataset(data: CutoutDataset, name: str) -> ImageSource:
             image = data.read(int(i))
             if image.shape != first.shape:
                 where = data.source(int(i)) or data.ids[i]
-                remedy = "Resize them all alike"
+                remedy = "Resize them all alike: --size"
                 raise DataError(f"the image is {image.shape}, others are {first.shape}", where=where, remedy=remedy)
             out[k] = image
         return out
