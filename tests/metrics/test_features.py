@@ -257,10 +257,11 @@ class TestDINOv2:
         space.fit(galaxies(3, 0), "display")
         features = space(galaxies(3, 0))
         assert features.shape == (3, 16)
-        x = torch.from_numpy(
-            np.stack([np.asarray(Image.fromarray(i).resize((224, 224), 3)) for i in space.rendering(galaxies(3, 0))])
-        )
-        x = (x.permute(0, 3, 1, 2) / 255 - networks._MEAN[:, None, None]) / networks._STD[:, None, None]
+        images = [
+            Image.fromarray(i).resize((224, 224), Image.Resampling.BICUBIC) for i in space.rendering(galaxies(3, 0))
+        ]
+        x = (np.stack(images) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+        x = torch.from_numpy(x.transpose(0, 3, 1, 2))
         with torch.no_grad():
             expected = model(pixel_values=x.float()).last_hidden_state[:, 0]
         np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4)

@@ -42,7 +42,8 @@ class Row:
     verdicts : tuple of Verdict or None
         One a run.
     best : frozenset of int
-        The runs that are closest to the ideal, all that are so within the error bars; none where nothing is ranked.
+        The runs that are closest to the ideal, all that are so within the error bars; none where that is all of them,
+        or nothing is ranked.
     why_not : str
         Why the figures are not compared; "" where they are.
     """
@@ -90,7 +91,8 @@ def _best(figures: Sequence[Figure | None]) -> frozenset[int]:
     if len(found) < 2:
         return frozenset()
     least, error = min(found.values())
-    return frozenset(k for k, (departure, own) in found.items() if departure - least <= hypot(own, error))
+    best = frozenset(k for k, (departure, own) in found.items() if departure - least <= hypot(own, error))
+    return best if len(best) < len(found) else frozenset()
 
 
 def compare(runs: Sequence[str | Path], output: str | Path) -> str:
@@ -152,7 +154,10 @@ def _table(rows: Sequence[Row], names: Sequence[str], unit: str, warning: str) -
             cells.append([f"  {row.why_not}"])
     widths = [max(len(line[k]) for line in cells if len(line) > 1) for k in range(len(names) + 1)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)).rstrip() for line in cells]
-    notes = ["* best, or as good within the error bars; floors in brackets", *([warning] if warning else [])]
+    notes = [
+        "* best, or as good within the error bars; unmarked rows are even; floors in brackets",
+        *([warning] if warning else []),
+    ]
     return "\n".join([*lines, *notes])
 
 
