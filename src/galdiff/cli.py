@@ -193,9 +193,9 @@ def evaluate(
         options: dict[str, Any] = {"size": size, "unit": unit, "limit": limit, "any_range": any_range, "seed": seed}
         options |= {"train": train, "features": features or (), "device": device or "auto"}
         judge_images(real, generated, out=folder, **options)
-    from galdiff.report import read_figures, verdict_table
+    from galdiff.report import verdict_table
 
-    typer.echo(verdict_table(read_figures(folder)))
+    typer.echo(verdict_table(folder))
     typer.echo(f"report: {folder / 'report.html'}")
 
 

@@ -1,6 +1,7 @@
 """Any two sets of images: what goes together is judged, what does not is refused before anything is measured."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -52,7 +53,8 @@ def judged(folder, tmp_path_factory):
 def test_two_places_are_judged_and_written(judged):
     result, out = judged
     assert result.exit_code == 0, result.output
-    assert "fail" in result.stdout
+    assert re.search(r"✗ fail +FD_all ", result.stdout)
+    assert re.search(r"W1_light ", result.stdout)
     assert "W1_light" in (out / "report.html").read_text()
     assert "W1_flux" not in (out / "report.html").read_text()
     record = json.loads((out / "evaluation.json").read_text())

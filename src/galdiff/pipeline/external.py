@@ -20,6 +20,7 @@ from galdiff.pipeline.evaluation import Evaluation
 from galdiff.pipeline.evaluation import evaluate as compare
 from galdiff.pipeline.scores import digest, write_evaluation
 from galdiff.pipeline.sources import ImageSource, open_images
+from galdiff.progress import stage_progress
 from galdiff.report import write_report
 
 __all__ = ["evaluate"]
@@ -49,7 +50,8 @@ def evaluate(
     Parameters
     ----------
     real, generated : path, URL, array_like, Tensor, DataArray or CutoutDataset
-        As in `galdiff.pipeline.sources.open_images`: square images of one size, in one unit.
+        As in `galdiff.pipeline.sources.open_images`: square images of one size, in one unit. Real images that a model
+        saw cropped are those of its run's ``cutouts.zarr``.
     train : the same, optional
         Other real images, such as those that the model was trained on: they fix the feature spaces and are the floor.
         Without them, a half of the real images is used for that.
@@ -97,13 +99,19 @@ def evaluate(
     sources = _agree(sources)
     folder = None if out is None else _folder(Path(out))
     spaces = [feature_space(f, device=resolve_device(device)) if isinstance(f, str) else f for f in features]
-    images = {role: _read(source, limit, seed) for role, source in sources.items()}
+    with stage_progress("reading", total=len(sources), unit="sets") as bar:
+        images = {}
+        for role, source in sources.items():
+            images[role] = _read(source, limit, seed)
+            bar.update(1)
     unit = sources["real"].unit or ("display" if _is_display(images) else "")
     if not any_range:
         _check_ranges(images, sources, unit)
     bands = sources["real"].bands or tuple(str(k) for k in range(sources["real"].shape[0]))
     settings: dict[str, Any] = {"bands": bands, "unit": unit, "features": spaces, "seed": seed, "draws": draws}
-    result = compare(images.get("train"), images["real"], images["generated"], **settings)
+    with stage_progress("evaluation", total=1, unit="pairs") as bar:
+        result = compare(images.get("train"), images["real"], images["generated"], **settings)
+        bar.update(1)
     if folder is not None:
         examples = {
             f"example_{role}": ((f"{role}_example", "band", "y", "x"), images[role][:_EXAMPLES])

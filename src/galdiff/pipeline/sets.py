@@ -67,7 +67,7 @@ class Sets:
     seed: int = 0
     draws: int = 20
     minimum: int = 50
-    _measured: dict[str, dict[str, np.ndarray]] = field(default_factory=dict, repr=False)
+    _measured: dict[str, dict[str, np.ndarray]] = field(default_factory=dict, init=False, repr=False)
 
     def map(self, measure: Callable[[np.ndarray], Any]) -> dict[str, Any]:
         """Apply a function to the images of every set."""

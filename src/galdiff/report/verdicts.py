@@ -50,8 +50,16 @@ def summary(verdicts: Sequence[Verdict]) -> str:
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in SIGNS if counts[verdict])
 
 
-def verdict_table(figures: Sequence[Figure], unit: str = "") -> str:
-    """Write figures with their verdicts as lines of text, the summary first."""
+def verdict_table(folder: str | Path) -> str:
+    """Write the figures of an evaluation with their verdicts as lines of text, the summary first.
+
+    Raises
+    ------
+    DataError
+        As `read_figures`.
+    """
+    figures = read_figures(folder)
+    unit = str(json.loads((Path(folder) / "evaluation.json").read_text()).get("unit", "display"))
     verdicts = judge(figures)
     width = max((len(plain_name(figure.name, unit)) for figure in figures), default=0)
     lines = [summary(verdicts)]
