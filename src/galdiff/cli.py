@@ -165,6 +165,7 @@ def evaluate(
         "evaluation"
     ),
     size: Annotated[int | None, typer.Option(min=8, help="Resize all images to so many pixels a side.")] = None,
+    crop: Annotated[float, typer.Option(help="Share of the real images' side to keep, with --size.")] = 1.0,
     unit: Annotated[str | None, typer.Option(help="Of the pixel values: display, or a FITS unit.")] = None,
     limit: Annotated[int, typer.Option("-n", "--limit", min=2, help="Images of each at most.")] = 10_000,
     any_range: Annotated[bool, typer.Option("--any-range", help="Let the ranges of pixel values differ.")] = False,
@@ -190,7 +191,14 @@ def evaluate(
         from galdiff.pipeline.external import evaluate as judge_images
 
         folder = output
-        options: dict[str, Any] = {"size": size, "unit": unit, "limit": limit, "any_range": any_range, "seed": seed}
+        options: dict[str, Any] = {
+            "size": size,
+            "crop": crop,
+            "unit": unit,
+            "limit": limit,
+            "any_range": any_range,
+            "seed": seed,
+        }
         options |= {"train": train, "features": features or (), "device": device or "auto"}
         judge_images(real, generated, out=folder, **options)
     from galdiff.report import verdict_table

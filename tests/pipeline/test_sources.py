@@ -262,3 +262,12 @@ def test_resizing_keeps_the_mean(make, tmp_path):
     found = open_images(where, size=8).read(np.arange(N))
     assert found.shape == (N, expected.shape[1], 8, 8)
     np.testing.assert_allclose(found.mean(axis=(2, 3)), expected.mean(axis=(2, 3)), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("make", [pictures, mapped])
+def test_a_crop_is_the_central_square(make, tmp_path):
+    where, expected, _ = make(tmp_path)
+    found = open_images(where, size=8, crop=0.5).read(np.arange(N))
+    np.testing.assert_allclose(found, expected[..., 4:12, 4:12], atol=1e-6)
+    with pytest.raises(DataError, match="crop"):
+        open_images(where, crop=0.5)

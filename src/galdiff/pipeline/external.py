@@ -38,6 +38,7 @@ def evaluate(
     features: Sequence[str | FeatureSpace] = (),
     out: str | Path | None = None,
     size: int | None = None,
+    crop: float = 1.0,
     unit: str | None = None,
     limit: int | None = 10_000,
     any_range: bool = False,
@@ -62,6 +63,8 @@ def evaluate(
     size : int, optional
         Resize the central square of every image to so many pixels a side, where it is of another size: what differs by
         that is the resizing's as well as the model's.
+    crop : float
+        With a size: share of the shorter side of real images to keep, as in the training of the model that is judged.
     unit : str, optional
         Of the pixel values: "display" (8 bits as value / 255) or a FITS unit; by default what the files say.
     limit : int, optional
@@ -93,7 +96,10 @@ def evaluate(
     """
     start = time.monotonic()
     named: dict[str, Any] = {"real": real, "generated": generated} | ({} if train is None else {"train": train})
-    sources = {role: open_images(where, generated=role == "generated", size=size) for role, where in named.items()}
+    sources = {
+        role: open_images(where, generated=role == "generated", size=size, crop=1.0 if role == "generated" else crop)
+        for role, where in named.items()
+    }
     if unit is not None:
         sources = {role: replace(source, unit=unit) for role, source in sources.items()}
     sources = _agree(sources)

@@ -55,6 +55,8 @@ class ImageSource:
         "display" (8 bits as value / 255), or that of the pixel values; None where nobody says.
     read : callable
         From row numbers to pixel values, float32 ``(n, band, y, x)``.
+    sized : bool
+        Whether they are cropped and resized as was asked for.
     """
 
     name: str
@@ -63,9 +65,10 @@ class ImageSource:
     bands: tuple[str, ...] | None
     unit: str | None
     read: Callable[[np.ndarray], np.ndarray]
+    sized: bool = False
 
 
-def open_images(images: Any, *, generated: bool = False, size: int | None = None) -> ImageSource:
+def open_images(images: Any, *, generated: bool = False, size: int | None = None, crop: float = 1.0) -> ImageSource:
     """Open a source of images.
 
     Parameters
@@ -79,24 +82,29 @@ def open_images(images: Any, *, generated: bool = False, size: int | None = None
         Of a run folder take its samples instead of its held-out images.
     size : int, optional
         Resize the central square of every image to so many pixels a side; by default they keep their own.
+    crop : float
+        Of which share of the shorter side the central square is, where images are resized.
 
     Raises
     ------
     DataError, StoreError
         Where there are no such images.
     """
-    source = _open(images, generated, size)
-    if size is None or source.shape[1:] == (size, size):
+    if not 0 < crop <= 1 or (crop != 1 and size is None):
+        raise DataError(f"crop is {crop}", remedy="Give a share of at most 1, and a size")
+    source = _open(images, generated, size, crop)
+    # Folders were resized file by file, since theirs may be of any size.
+    if size is None or (source.shape[1:] == (size, size) and (crop == 1 or source.sized)):
         return source
     bands, *sides = source.shape
 
     def read(rows: np.ndarray) -> np.ndarray:
-        return np.stack([resize(image, size, side=min(sides)) for image in source.read(rows)])
+        return np.stack([resize(image, size, side=crop * min(sides)) for image in source.read(rows)])
 
-    return replace(source, shape=(bands, size, size), read=read)
+    return replace(source, shape=(bands, size, size), read=read, sized=True)
 
 
-def _open(images: Any, generated: bool, size: int | None) -> ImageSource:
+def _open(images: Any, generated: bool, size: int | None, crop: float) -> ImageSource:
     if isinstance(images, CutoutDataset):
         return _dataset(images, type(images).__name__)
     if not isinstance(images, str | os.PathLike):
@@ -112,7 +120,7 @@ def _open(images: Any, generated: bool, size: int | None) -> ImageSource:
     if path.is_file() and path.suffix.lower() in FITS_SUFFIXES:
         return _stacked(read_fits(path).pixels, text)
     if path.is_dir():
-        return _zarr(text, None) if _is_group(path) else _folder(path, size)
+        return _zarr(text, None) if _is_group(path) else _folder(path, size, crop)
     raise DataError("there are no images here", where=text, remedy=f"Give {_KNOWN}")
 
 
@@ -120,7 +128,7 @@ def _is_group(path: Path) -> bool:
     return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
 
 
-def _folder(path: Path, size: int | None) -> ImageSource:
+def _folder(path: Path, size: int | None, crop: float) -> ImageSource:
     found = {p.suffix.lower() for p in path.rglob("*") if not p.name.startswith(".") and p.is_file()}
     kinds = {
         "images": found & set(IMAGE_SUFFIXES),
@@ -132,11 +140,13 @@ def _folder(path: Path, size: int | None) -> ImageSource:
         what = f"holds {' and '.join(there)}" if there else "holds no images"
         raise DataError(what, where=path, remedy=f"Give {_KNOWN}")
     if there == ["images"]:
-        return _dataset(ImageFolderDataset(path, folders="ignore", size=size), str(path))
+        data: CutoutDataset = ImageFolderDataset(path, folders="ignore", size=size, crop=crop)
+        return replace(_dataset(data, str(path)), sized=size is not None)
     if there == ["FITS files"]:
         catalog: dict[str, Any] = {"table": "catalog.fits", "images": "images"}
         own = catalog if (path / "catalog.fits").is_file() else {}
-        return _dataset(FITSDataset(path, size=size, stretch="linear", **own), str(path))
+        data = FITSDataset(path, size=size, crop=crop, stretch="linear", **own)
+        return replace(_dataset(data, str(path)), sized=size is not None)
     files = sorted(p for p in path.rglob("*.npy") if not p.name.startswith("."))
 
     def read(rows: np.ndarray) -> np.ndarray:
