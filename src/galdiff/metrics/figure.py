@@ -1,7 +1,7 @@
 r"""Figures: numbers with what it takes to read them, and the verdict on each.
 
 A figure measures how far generated images are from real ones; its floor is the same of two sets of real images. Let
-:math:`d` and :math:`d_0` be the distances of value and floor from the ideal, with bootstrap errors :math:`\sigma` and
+:math:`d` and :math:`d_0` be the distances of value and floor from the ideal, with errors :math:`\sigma` and
 :math:`\sigma_0`. Real images would stay within
 
 .. math:: d \le d_0 + z \sqrt{\min(\sigma, \sigma_0)^2 + \sigma_0^2},
@@ -12,7 +12,7 @@ not reach three floors, and between the two somebody should look:
 .. math:: d - 3 d_0 > z \sqrt{\sigma^2 + 9 \sigma_0^2}.
 
 z is the quantile of :math:`1 - \alpha / m` for m figures (Bonferroni) of Student's t, since errors come from some
-twenty bootstrap draws: real images fail to pass a whole page but once in :math:`1 / \alpha`.
+twenty draws: real images fail to pass a whole page but once in :math:`1 / \alpha`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Figure:
     note : str
         What a reader should know.
     floor_error : float or None
-        Bootstrap standard deviation of the floor.
+        Standard deviation of the floor, over other splits of the real images where there are such.
     ideal : float or None
         What the figure would be for a perfect model and infinitely many images; None where it is the floor itself.
     """
