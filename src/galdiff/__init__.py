@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from galdiff.export import write_fits
     from galdiff.latent_diffusion import LatentDiffusion
     from galdiff.latents import LatentStore
+    from galdiff.pipeline.external import evaluate
 
 __all__ = [
     "DeepLenseDataset",
@@ -33,6 +34,7 @@ __all__ = [
     "LatentDiffusion",
     "LatentStore",
     "__version__",
+    "evaluate",
     "train",
     "write_fits",
 ]
@@ -48,6 +50,7 @@ _HOME = {
     "ImageFolderDataset": "galdiff.data",
     "LatentDiffusion": "galdiff.latent_diffusion",
     "LatentStore": "galdiff.latents",
+    "evaluate": "galdiff.pipeline.external",
     "train": "galdiff.config",
     "write_fits": "galdiff.export",
 }

@@ -153,11 +153,74 @@ def sample(
 
 @app.command("evaluate")
 @_plainly
-def evaluate(run: Run, device: Device = None, debug: Debug = False) -> None:
-    """Judge a run's samples again and write its report; the figures it had are archived."""
-    from galdiff.config import again
+def evaluate(
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run folder, to judge its samples.")] = None,
+    real: Annotated[str | None, typer.Option(metavar="A", help="Real images: see galdiff.evaluate.")] = None,
+    generated: Annotated[str | None, typer.Option(metavar="B", help="Images to judge by them.")] = None,
+    train: Annotated[str | None, typer.Option(metavar="C", help="Other real images, as the floor.")] = None,
+    features: Annotated[
+        list[str] | None, typer.Option(metavar="SPACE", help="Another feature space, such as inception-2015:tf.")
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where figures and report go.")] = Path(
+        "evaluation"
+    ),
+    size: Annotated[int | None, typer.Option(min=8, help="Resize all images to so many pixels a side.")] = None,
+    crop: Annotated[float, typer.Option(help="Share of the real images' side to keep, with --size.")] = 1.0,
+    unit: Annotated[str | None, typer.Option(help="Of the pixel values: display, or a FITS unit.")] = None,
+    limit: Annotated[int, typer.Option("-n", "--limit", min=2, help="Images of each at most.")] = 10_000,
+    any_range: Annotated[bool, typer.Option("--any-range", help="Let the ranges of pixel values differ.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    device: Device = None,
+    debug: Debug = False,
+) -> None:
+    """Judge a run's samples again, or any images by real ones; a run's earlier figures are archived.
 
-    typer.echo(again(run, "evaluation", "report", device=device) / "evaluation.json")
+    Images are folders of image, .npy or FITS files, an .npy or .npz file, Zarr groups (path.zarr:array), cutout stores
+    (cutouts.zarr:test), samples.zarr, or run folders.
+    """
+    if run is not None:
+        if real or generated or train:
+            raise GaldiffError("a run is judged by its own images", remedy="Leave out RUN, or --real and --generated")
+        from galdiff.config import again
+
+        chosen: dict[str, Any] = {"evaluation__features": features} if features else {}
+        folder = again(run, "evaluation", "report", device=device, **chosen)
+    elif real is None or generated is None:
+        raise GaldiffError("there is nothing to judge", remedy="Name a RUN, or --real A and --generated B")
+    else:
+        from galdiff.pipeline.external import evaluate as judge_images
+
+        folder = output
+        options: dict[str, Any] = {
+            "size": size,
+            "crop": crop,
+            "unit": unit,
+            "limit": limit,
+            "any_range": any_range,
+            "seed": seed,
+        }
+        options |= {"train": train, "features": features or (), "device": device or "auto"}
+        judge_images(real, generated, out=folder, **options)
+    from galdiff.report import verdict_table
+
+    typer.echo(verdict_table(folder))
+    typer.echo(f"report: {folder / 'report.html'}")
+
+
+@app.command("compare")
+@_plainly
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folders, or folders of evaluations.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The page to write.")] = Path(
+        "compare.html"
+    ),
+    debug: Debug = False,
+) -> None:
+    """Put runs side by side: their figures, curves, and pictures of the same asks and seeds."""
+    from galdiff.report import compare as compare_runs
+
+    typer.echo(compare_runs(runs, output))
+    typer.echo(f"report: {output}")
 
 
 @app.command("report")

@@ -67,10 +67,19 @@ def test_a_sound_run_has_no_problems_and_a_cost(catalog):
         ("data.classes={0: disk, 2: round}", "label '1'"),
         ("data.limit=2", "split of 2 images is empty"),
         ("device=cuda:99", "cuda:99"),
+        ("evaluation.features=[inception]", "there is no feature space 'inception'"),
+        ("evaluation.features=[dinov2=nowhere]", "model.safetensors"),
     ],
 )
 def test_every_kind_of_problem_is_found(catalog, override, words):
     assert words in "\n".join(messages(catalog, override))
+
+
+def test_feature_spaces_change_what_an_evaluation_depends_on_only_where_there_are_some(catalog):
+    """Runs that were begun before there were any go on."""
+    assert set(load(catalog).evaluation.settings()) == {"classifier", "draws"}
+    spec = load(catalog, ["evaluation.features=[inception-2015:tf]"])
+    assert spec.evaluation.settings()["features"] == ["inception-2015:tf"]
 
 
 def test_asks_are_held_against_the_data(catalog):

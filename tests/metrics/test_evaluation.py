@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from galdiff.metrics import FEATURES
+from galdiff.metrics import FEATURES, FeatureSpace, judge
 from galdiff.pipeline.evaluation import evaluate
 
 
@@ -52,6 +52,31 @@ def test_noise_of_the_sky_moves_the_sky_features_alone(same):
     # The share of noise in the power is squared: (0.03 / 0.02)^2 at most.
     assert 1.2 < other["power_above_half_Nyquist"].value < 2.3
     assert other["FD_all"].value > 3 * other["FD_shape"].value
+
+
+class Brightness(FeatureSpace):
+    name, width, protocol = "brightness", 1, "mean"
+
+    def fit(self, images, unit, *, source="real images"):
+        pass
+
+    def measure(self, images):
+        return images.mean(axis=(1, 2, 3), dtype=np.float64)[:, None]
+
+
+def test_another_family_of_figures_changes_no_other(same):
+    result = evaluate(
+        galaxies(400, 0), galaxies(300, 1), galaxies(300, 2), bands=("g", "r"), draws=5, features=[Brightness()]
+    )
+    found = {f.name: f for f in result.figures}
+    assert found.pop("FD[brightness]").status == "ok"
+    assert found == same[0]
+
+
+def test_floors_have_error_bars_and_real_images_pass(same):
+    for figure in same[0].values():
+        assert figure.floor_error > 0
+    assert "fail" not in judge(list(same[0].values()))
 
 
 def test_curves_have_bands_and_sets(same):

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from collections import Counter
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,9 +13,12 @@ import xarray as xr
 from PIL import Image
 
 from galdiff.atomic import write_json
+from galdiff.metrics import judge, lupton_rgb
+from galdiff.metrics.figure import RULE
 from galdiff.pipeline.evaluation import evaluate
 from galdiff.report import write_report
-from galdiff.report.plots import curves, grid, lupton_rgb, png, render, save_grid
+from galdiff.report.plots import curves, grid, png, render, save_grid
+from galdiff.report.verdicts import SIGNS, plain_name
 
 ASKS = ("round & <b>bold</b>", "edge_on")
 SEEDS, SIZE = 4, 16
@@ -112,13 +116,37 @@ class Page(HTMLParser):
 def test_it_shows_every_figure_with_its_floor(report, evaluation):
     text = " ".join("".join(Page(report).text).split())
     for figure in evaluation.figures:
-        assert figure.name in text
+        assert plain_name(figure.name, "display") in text
         if figure.status == "ok":
             assert f"{figure.value:.3g}" in text
             assert f"{figure.floor:.3g}" in text
     assert {f.status for f in evaluation.figures} == {"ok", "too few"}
     assert "too few" in text
     assert "12.3" in text
+
+
+def test_the_verdict_is_first_and_in_words(report, evaluation):
+    page = Page(report)
+    text = " ".join("".join(page.text).split())
+    counts = Counter(judge(evaluation.figures))
+    for verdict, count in counts.items():
+        assert f"{SIGNS[verdict]} {count} {verdict}" in text
+        assert report.count(f'<td class="verdict {verdict}">') == count
+    assert counts["open"] == sum(figure.status == "too few" for figure in evaluation.figures)
+    assert text.index("Verdict") < text.index("Real and generated")
+    assert " ".join(RULE.split()) in text
+
+
+def test_display_values_are_not_called_flux(report):
+    assert "W1_flux" not in report
+    assert plain_name("W1_flux", "display") == "W1_light"
+    assert plain_name("W1_flux", "nanomaggy") == "W1_flux"
+
+
+def test_what_was_evaluated_before_there_were_verdicts_is_shown(tmp_path):
+    old = {"name": "FD", "value": 1.0, "error": 0.1, "floor": 0.5, "n": 10, "protocol": "p", "status": "ok", "note": ""}
+    write_json(tmp_path / "evaluation.json", {"figures": [old]})
+    assert '<td class="verdict open">' in write_report(tmp_path).read_text()
 
 
 def test_grids_stand_side_by_side_at_both_guidances(report):

@@ -162,7 +162,7 @@ def _settings(spec: RunSpec | StagesSpec, on_bad: str, threads: int | None, sche
         autoencoder=spec.autoencoder.settings(),
         denoiser=spec.denoiser.settings(),
         sampling=spec.sampling.model_dump(),
-        evaluation=spec.evaluation.model_dump(),
+        evaluation=spec.evaluation.settings(),
         split=spec.split.settings(),
         seed=spec.seed,
         on_bad=on_bad,
@@ -171,8 +171,10 @@ def _settings(spec: RunSpec | StagesSpec, on_bad: str, threads: int | None, sche
     )
 
 
-def again(folder: str | Path, *stages: str, device: str | None = None) -> Path:
+def again(folder: str | Path, *stages: str, device: str | None = None, **overrides: Any) -> Path:
     """Do stages of an existing run again, from the catalog file that the run keeps; what they made is archived.
+
+    Further arguments are values in place of the catalog file's, as of `train`.
 
     Raises
     ------
@@ -183,8 +185,8 @@ def again(folder: str | Path, *stages: str, device: str | None = None) -> Path:
     catalog = folder / "catalog.yaml"
     if not catalog.is_file():
         raise CatalogFileError("is not a run folder: it holds no catalog.yaml", where=folder)
-    name = {"name": folder.name}
-    return run(catalog, overrides=name, stages=stages, redo=stages[:1], device=device, out=folder.parent)
+    values = {"name": folder.name, **flatten(overrides)}
+    return run(catalog, overrides=values, stages=stages, redo=stages[:1], device=device, out=folder.parent)
 
 
 def train(

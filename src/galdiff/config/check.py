@@ -21,6 +21,7 @@ from galdiff.data.duplicates import LOADED, Duplicates, find_duplicates
 from galdiff.data.sky import sky_positions
 from galdiff.data.splits import DROPPED, SPLITS, near_held_out, split_rows
 from galdiff.errors import CatalogFileError, DataError, GaldiffError, ResourceError
+from galdiff.metrics import feature_space
 from galdiff.schema.conditions import Class, ConditionSchema, Votes
 from galdiff.schema.trees import GZ2_TREE
 from galdiff.simulate.lenses import CLASSES
@@ -120,6 +121,7 @@ def check(spec: RunSpec, folder: Path, *, cached: bool = False, estimate: bool =
         found.facts.append(f"images      {rows} {simulated.noun} to simulate, {spec.data.size} pixels, {bands} bands")
     _asks(spec, schema, found)
     _guidance(spec, schema, found)
+    _features(spec, found)
     if estimate and device is not None:
         found.cost = estimate_cost(
             spec, rows=rows, bands=bands, schema=schema, bytes_per_value=bytes_per_value, device=device
@@ -246,6 +248,15 @@ def _guidance(spec: RunSpec, schema: ConditionSchema, found: Findings) -> None:
             schema.part(name)
         except GaldiffError as error:
             found.problems.append(CatalogFileError(str(error), where=f"sampling.guidance.{name}"))
+
+
+def _features(spec: RunSpec, found: Findings) -> None:
+    """Make the feature spaces now: their weights are missed only after the training otherwise."""
+    for name in spec.evaluation.features:
+        try:
+            feature_space(name)
+        except GaldiffError as error:
+            found.problems.append(error)
 
 
 def _room(cost: Cost, place: Path, found: Findings) -> None:

@@ -227,6 +227,15 @@ class EvaluationSpec(Section):
 
     classifier: Flag = Field(default=True, description="Train a judge of the conditions on held-out images.")
     draws: Count = Field(default=20, description="Bootstrap draws of the errors.")
+    features: list[str] = Field(
+        default=[],
+        description="Feature spaces of further Fréchet distances: inception-2015:tf, inception-2015:clean=WEIGHTS, "
+        "dinov2=FOLDER.",
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the evaluation depends on; runs of before there were feature spaces depend on no such key."""
+        return self.model_dump(exclude=None if self.features else {"features"})
 
 
 class StagesSpec(Section):

@@ -1,4 +1,4 @@
-"""Reading ``.npy`` files: the one place where a file's bytes become arrays, and nothing in them can execute.
+"""Reading ``.npy`` and ``.npz`` files: the one place where their bytes become arrays, and nothing in them can execute.
 
 Plain arrays: the header is parsed within a size limit, the type must be a plain number, and the file's length must be
 exactly what the header says, before anything is allocated. Object arrays, which DeepLense's simulator writes as
@@ -13,17 +13,19 @@ import math
 import pickle
 import pickletools
 import re
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from galdiff.errors import DataError
 
-__all__ = ["read_npy"]
+__all__ = ["open_array", "read_npy"]
 
 _HEADER = 10_000
 _BYTES = 1 << 30
+_ARCHIVE = 1 << 35
 _PARTS = 16
 _STEPS = 2000
 
@@ -109,28 +111,80 @@ def read_npy(path: Path, *, allow_object_arrays: bool = False) -> list[np.ndarra
         raise DataError(f"cannot be read as an array: {error}", where=path) from error
 
 
+def open_array(path: Path) -> np.ndarray:
+    """Open a plain array of any size in its own type, without reading it where that can be.
+
+    Parameters
+    ----------
+    path : Path
+        An ``.npy`` file, which is mapped into memory, or an ``.npz`` archive of one array.
+
+    Raises
+    ------
+    DataError
+        For anything else than a whole array of numbers.
+    """
+    try:
+        if path.suffix.lower() == ".npz":
+            return _archived(path)
+        with open(path, "rb") as file:
+            shape, fortran, dtype = _header(file, path)
+            _check_plain(shape, dtype, path.stat().st_size - file.tell(), path)
+            return np.memmap(file, dtype, "r", file.tell(), shape, "F" if fortran else "C")
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError("the array is missing", where=path) from error
+    except Exception as error:  # as above
+        raise DataError(f"cannot be read as an array: {error}", where=path) from error
+
+
+def _archived(path: Path) -> np.ndarray:
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if len(members) != 1:
+            names = ", ".join(m.filename.removesuffix(".npy") for m in members[:10])
+            raise DataError(f"holds {len(members)} arrays: {names}", where=path, remedy="Save the images alone")
+        if members[0].file_size > _ARCHIVE:
+            raise DataError(f"the array has {members[0].file_size} bytes, over {_ARCHIVE}", where=path)
+        with archive.open(members[0]) as file:
+            shape, fortran, dtype = _header(file, path)
+            _check_plain(shape, dtype, members[0].file_size - file.tell(), path)
+            return np.frombuffer(file.read(), dtype).reshape(shape, order="F" if fortran else "C")
+
+
 def _read(path: Path, allow_object_arrays: bool) -> list[np.ndarray]:
     size = path.stat().st_size
     if size > _BYTES:
         raise DataError(f"the file has {size} bytes, over {_BYTES}", where=path)
     with open(path, "rb") as file:
-        version = np.lib.format.read_magic(file)
-        reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
-        if reader is None:
-            raise DataError(f"version {version} of the format is not known", where=path)
-        shape, fortran, dtype = reader(file, max_header_size=_HEADER)
+        shape, fortran, dtype = _header(file, path)
         if dtype.hasobject:
             if not allow_object_arrays:
                 remedy = "Set allow_object_arrays: true to read its numbers by the restricted reader"
                 raise DataError("is an object array (a pickle)", where=path, remedy=remedy)
             return [_finite(_numbers(part), path) for part in _parts(_unpickle(file.read()))]
-        if dtype.kind not in "iufb" or dtype.names or dtype.itemsize > 8:
-            raise DataError(f"holds {dtype}, not numbers", where=path)
-        declared = math.prod(shape) * dtype.itemsize
-        if min(shape, default=1) < 0 or file.tell() + declared != size:
-            raise DataError(f"its header says {declared} bytes of data, it has {size - file.tell()}", where=path)
+        _check_plain(shape, dtype, size - file.tell(), path)
         values = np.frombuffer(file.read(), dtype=dtype).reshape(shape, order="F" if fortran else "C")
     return [_finite(values, path)]
+
+
+def _header(file: IO[bytes], path: Path) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Read shape, order and type, which are whatever a file says."""
+    version = np.lib.format.read_magic(file)
+    reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if reader is None:
+        raise DataError(f"version {version} of the format is not known", where=path)
+    return reader(file, max_header_size=_HEADER)
+
+
+def _check_plain(shape: tuple[int, ...], dtype: np.dtype, size: int, path: Path) -> None:
+    """Refuse what is not numbers, and a header that declares another number of bytes than there are."""
+    if dtype.hasobject or dtype.kind not in "iufb" or dtype.names or dtype.itemsize > 8:
+        raise DataError(f"holds {dtype}, not numbers", where=path)
+    declared = math.prod(shape) * dtype.itemsize
+    if min(shape, default=1) < 0 or declared != size:
+        raise DataError(f"its header says {declared} bytes of data, it has {size}", where=path)
 
 
 def _finite(values: np.ndarray, path: Path) -> np.ndarray:

@@ -21,7 +21,7 @@ __all__ = ["DIGEST", "check_seal", "damage_errors", "metadata_digest", "open_gro
 
 DIGEST = "metadata_sha256"
 """The attribute that holds the hash of everything else."""
-_CODECS = {"bytes", "crc32c", "sharding_indexed", "vlen-utf8", "zstd", "transpose"}
+_CODECS = {"blosc", "bytes", "crc32c", "gzip", "sharding_indexed", "transpose", "vlen-utf8", "zstd"}
 _AGAIN = "Write the store again"
 
 

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 import shutil
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 
-from galdiff.atomic import write_json
+from galdiff.atomic import resource_errors, write_json
 from galdiff.diffusion import Objective
 from galdiff.judges import Classifier
 from galdiff.latents import CutoutStore
-from galdiff.metrics import PROTOCOL, morphology
+from galdiff.metrics import PROTOCOL, feature_space, judge, morphology
 from galdiff.model import DiffusionModel
 from galdiff.pipeline.evaluation import Figure, evaluate
 from galdiff.pipeline.samples import held_out_rows
+from galdiff.pipeline.sets import Evaluation, bootstrap
 from galdiff.progress import stage_progress
 from galdiff.randomness import Draws
 from galdiff.schema.conditions import Class
 
-__all__ = ["write_scores"]
+__all__ = ["digest", "write_evaluation", "write_scores"]
 
 _TRAIN = 5000
 _PICTURES = 8
@@ -33,7 +38,14 @@ _MINIMUM = 50
 
 
 def write_scores(
-    folder: Path, model: DiffusionModel, cutouts: CutoutStore, *, seed: int, classifier: bool = True, draws: int = 20
+    folder: Path,
+    model: DiffusionModel,
+    cutouts: CutoutStore,
+    *,
+    seed: int,
+    classifier: bool = True,
+    draws: int = 20,
+    features: Sequence[str] = (),
 ) -> None:
     """Write ``evaluation.zarr`` and, last, ``evaluation.json``.
 
@@ -51,16 +63,19 @@ def write_scores(
         Train a judge of classes on real images and read it on generated ones, where the model has a class condition.
     draws : int
         Bootstrap draws.
+    features : sequence of str
+        Feature spaces for further Fréchet distances (`galdiff.metrics.SPACES`).
     """
     start = time.monotonic()
+    spaces = [feature_space(name, device=model.device) for name in features]
     with stage_progress("evaluation", total=4, unit="parts") as bar:
         samples = xr.open_zarr(folder / "samples.zarr", group="evaluation", consolidated=False).load()
         train_rows = cutouts.rows("train")[:_TRAIN]
         train = cutouts.images(train_rows).astype(np.float32)
         held_out = held_out_rows(cutouts)
         real = cutouts.images(held_out).astype(np.float32)
-        bands = model.format.bands
-        result = evaluate(train, real, samples["image"].to_numpy(), bands=bands, seed=seed, draws=draws)
+        known: dict[str, Any] = {"bands": model.format.bands, "unit": model.format.unit, "features": spaces}
+        result = evaluate(train, real, samples["image"].to_numpy(), **known, seed=seed, draws=draws)
         bar.update(1)
         figures = [*result.figures, *_axis_ratios(folder)]
         bar.update(1)
@@ -68,19 +83,42 @@ def write_scores(
             figures += _class_figures(model, cutouts, train, train_rows, real, held_out, samples, seed)
         bar.update(1)
         curves = result.curves.merge(_pictures(model, real)).merge(_noise_levels(model, cutouts, seed))
-        unfinished, path = folder / "evaluation.unfinished", folder / "evaluation.zarr"
-        for old in (unfinished, path):
-            shutil.rmtree(old, ignore_errors=True)
-        curves.to_zarr(unfinished, mode="w", zarr_format=3, consolidated=False)
-        unfinished.rename(path)
+        notes = {"unit": model.format.unit, "real": digest(real), "features": [space.record() for space in spaces]}
+        write_evaluation(folder, Evaluation(figures, curves), start=start, **notes)
         bar.update(1)
-    record = {
-        "protocol": PROTOCOL,
-        "figures": [figure.to_dict() for figure in figures],
-        "versions": _versions(),
-        "seconds": round(time.monotonic() - start, 1),
-    }
-    write_json(folder / "evaluation.json", record)
+
+
+def write_evaluation(folder: Path, evaluation: Evaluation, *, start: float, **notes: Any) -> None:
+    """Write ``evaluation.zarr`` and, last, ``evaluation.json``.
+
+    Parameters
+    ----------
+    folder : Path
+        Where; what is there is replaced.
+    evaluation : Evaluation
+        Figures and curves.
+    start : float
+        When the evaluation began, by the monotonic clock.
+    **notes
+        JSON that is written beside the figures.
+    """
+    unfinished, path = folder / "evaluation.unfinished", folder / "evaluation.zarr"
+    for old in (unfinished, path):
+        shutil.rmtree(old, ignore_errors=True)
+    with resource_errors(path):
+        evaluation.curves.to_zarr(unfinished, mode="w", zarr_format=3, consolidated=False)
+        unfinished.rename(path)
+    verdicts = judge(evaluation.figures)
+    figures = [
+        {**figure.to_dict(), "verdict": verdict} for figure, verdict in zip(evaluation.figures, verdicts, strict=True)
+    ]
+    record = {"protocol": PROTOCOL, "figures": figures, **notes, "versions": _versions()}
+    write_json(folder / "evaluation.json", {**record, "seconds": round(time.monotonic() - start, 1)})
+
+
+def digest(images: np.ndarray) -> str:
+    """Return the SHA-256 of images, by which comparisons see that runs were judged by the same ones."""
+    return hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
 
 
 def _versions() -> dict[str, str]:
@@ -97,19 +135,27 @@ def _axis_ratios(folder: Path) -> list[Figure]:
     for ask in dict.fromkeys(grid["ask"].to_numpy().tolist()):
         drawn = grid["image"].to_numpy()[(grid["ask"].to_numpy() == ask) & (grid["guidance"].to_numpy() == weight)]
         like = real["image"].to_numpy()[real["ask"].to_numpy() == ask]
-        value, floor = _axis_ratio(drawn), _axis_ratio(like) if len(like) >= 5 else None
+        name = f"axis_ratio[{ask}]"
+        value, error = _median(name, _axis_ratios_of(drawn))
+        floor, floor_error = _median(name, _axis_ratios_of(like)) if len(like) >= 5 else (None, None)
         note = f"guidance {weight:g}; the floor is the median of {len(like)} real counterparts"
         protocol = f"{PROTOCOL}, median axis ratio by moments"
         status = "too few" if value is None else "ok"
-        figures.append(Figure(f"axis_ratio[{ask}]", value, None, floor, len(drawn), protocol, status, note))
+        figures.append(Figure(name, value, error, floor, len(drawn), protocol, status, note, floor_error, ideal=None))
     return figures
 
 
-def _axis_ratio(images: np.ndarray) -> float | None:
-    """Median over the objects that are found; rings of lensed light have nothing at their centers."""
+def _axis_ratios_of(images: np.ndarray) -> np.ndarray:
+    """Axis ratios of the objects that are found; rings of lensed light have nothing at their centers."""
     ratios = morphology(images)["axis_ratio"].to_numpy()
-    found = ratios[np.isfinite(ratios)]
-    return float(np.median(found)) if len(found) else None
+    return ratios[np.isfinite(ratios)]
+
+
+def _median(name: str, values: np.ndarray) -> tuple[float | None, float | None]:
+    """Median of values and its error."""
+    if not len(values):
+        return None, None
+    return float(np.median(values)), bootstrap(name, lambda i: float(np.median(values[i])), len(values))
 
 
 def _class_figures(
@@ -130,23 +176,35 @@ def _class_figures(
     labels = cutouts.conditions().values[field.name].numpy()
     if len(train) < _MINIMUM * len(field.classes) or len(real) < _MINIMUM:
         note = f"{len(train)} training images"
-        return [Figure("class_accuracy", None, None, None, len(real), protocol, status="too few", note=note)]
+        return [
+            Figure("class_accuracy", None, None, None, len(real), protocol, status="too few", note=note, ideal=None)
+        ]
     stretch = model.format.stretch
-    judge = Classifier(len(model.format.bands), len(field.classes))
-    judge.fit(stretch(train), labels[train_rows], seed=seed, field=field)
+    classifier = Classifier(len(model.format.bands), len(field.classes))
+    classifier.fit(stretch(train), labels[train_rows], seed=seed, field=field)
     rows = samples["row"].to_numpy()
     generated = samples["image"].to_numpy()
     # The best rule for classes that count alike divides out how frequent they were in training.
     frequency = np.bincount(labels[train_rows], minlength=len(field.classes)).clip(min=1)
-    value = _balanced((judge.predict(stretch(generated)) / frequency).argmax(1), labels[rows])
-    floor = _balanced((judge.predict(stretch(real)) / frequency).argmax(1), labels[held_out])
+    sets = {"value": (generated, labels[rows]), "floor": (real, labels[held_out])}
+    accuracy, error = {}, {}
+    for which, (images, truth) in sets.items():
+        found = (classifier.predict(stretch(images)) / frequency).argmax(1)
+        accuracy[which], error[which] = _accuracy(found, truth)
     note = "the floor is the accuracy on held-out real images; samples at guidance 1"
-    return [Figure("class_accuracy", value, None, floor, len(generated), protocol, note=note)]
+    figure = Figure("class_accuracy", accuracy["value"], error["value"], accuracy["floor"], len(generated), protocol)
+    return [replace(figure, note=note, floor_error=error["floor"], ideal=None)]
 
 
-def _balanced(predicted: np.ndarray, truth: np.ndarray) -> float:
+def _accuracy(predicted: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """Balanced accuracy over the classes with 10 or more, and its error."""
     classes = [c for c in np.unique(truth) if (truth == c).sum() >= 10]
-    return float(np.mean([(predicted[truth == c] == c).mean() for c in classes]))
+
+    def balanced(i: np.ndarray) -> float:
+        shares = [(predicted[i][truth[i] == c] == c).mean() for c in classes if (truth[i] == c).any()]
+        return float(np.mean(shares))
+
+    return balanced(np.arange(len(truth))), bootstrap("class_accuracy", balanced, len(truth))
 
 
 def _pictures(model: DiffusionModel, real: np.ndarray) -> xr.Dataset:

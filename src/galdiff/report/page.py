@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import importlib.resources
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,18 @@ import numpy as np
 import xarray as xr
 
 from galdiff.atomic import write_text
+from galdiff.metrics.figure import RULE, Figure, judge
 from galdiff.report.plots import COLORS, curves, grid, png, render
+from galdiff.report.verdicts import SIGNS, number, plain_name
 from galdiff.training.log import read_metrics
 
-__all__ = ["write_report"]
+__all__ = ["curve_panels", "fill_page", "load_group", "load_json", "picture", "write_report"]
 
 _LABELS = {"real": "real", "generated": "generated", "floor": "other real (floor)"}
+_CURVES = (
+    ("profile", "profile_radius", "linear", "radius [pixel]"),
+    ("spectrum", "spectrum_k", "log", "k [rad / pixel]"),
+)
 
 
 def write_report(folder: str | Path) -> Path:
@@ -28,7 +34,7 @@ def write_report(folder: str | Path) -> Path:
     Parameters
     ----------
     folder : path-like
-        A run directory; parts that are not there are left out with a note.
+        A run directory, or the folder of another evaluation; parts that are not there are left out with a note.
 
     Returns
     -------
@@ -36,14 +42,17 @@ def write_report(folder: str | Path) -> Path:
         The report: self-contained, for screens light and dark and for paper.
     """
     folder = Path(folder)
-    evaluation = _json(folder / "evaluation.json")
-    data = _dataset(folder / "evaluation.zarr")
-    unit = _unit(folder)
+    evaluation = load_json(folder / "evaluation.json")
+    data = load_group(folder / "evaluation.zarr")
+    unit = str(evaluation.get("unit", _unit(folder)))
+    figures = [Figure.from_dict(record) for record in evaluation.get("figures", [])]
     context = {
         "name": folder.name,
-        "figures": evaluation.get("figures", []),
+        "figures": figures,
+        "verdicts": judge(figures),
+        "sources": evaluation.get("sources", {}),
         "versions": evaluation.get("versions", {}),
-        "asks": _grids(folder, unit),
+        "asks": _grids(folder, unit) or _examples(data, unit),
         "reconstructions": _reconstructions(data, unit),
         "losses": _losses(folder),
         "levels": _levels(data, unit),
@@ -51,27 +60,37 @@ def write_report(folder: str | Path) -> Path:
         "compute": _compute(folder),
         "catalog": (folder / "catalog.yaml").read_text() if (folder / "catalog.yaml").is_file() else "",
     }
-    text = importlib.resources.files("galdiff.report").joinpath("page.html").read_text()
-    page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text)
-    write_text(folder / "report.html", page.render(context))
+    write_text(folder / "report.html", fill_page("page.html", unit, context))
     return folder / "report.html"
 
 
-def _json(path: Path) -> dict[str, Any]:
+def fill_page(template: str, unit: str, context: Mapping[str, Any]) -> str:
+    """Render a page of this folder in the common style; figures are named as befits the unit."""
+    read = importlib.resources.files("galdiff.report").joinpath
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters |= {"number": number, "plain": lambda name: plain_name(name, unit)}
+    page = environment.from_string(read(template).read_text())
+    return page.render(context, style=read("style.css").read_text(), signs=SIGNS, rule=RULE)
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; empty where there is no file."""
     return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
-def _dataset(path: Path, group: str | None = None) -> xr.Dataset:
+def load_group(path: Path, group: str | None = None) -> xr.Dataset:
+    """Load a Zarr group; empty where there is none."""
     if not (path / (group or "") / "zarr.json").is_file():
         return xr.Dataset()
     return xr.open_zarr(path, group=group, consolidated=False).load()
 
 
 def _unit(folder: Path) -> str:
-    return str(_json(folder / "denoiser" / "spec.json").get("format", {}).get("unit", "display"))
+    return str(load_json(folder / "denoiser" / "spec.json").get("format", {}).get("unit", "display"))
 
 
-def _picture(images: np.ndarray, columns: int, alt: str) -> dict[str, Any]:
+def picture(images: np.ndarray, columns: int, alt: str) -> dict[str, Any]:
+    """Put rendered images on a sheet, as what an ``img`` element needs."""
     sheet = grid(images, columns)
     return {
         "src": "data:image/png;base64," + base64.b64encode(png(sheet)).decode(),
@@ -81,7 +100,7 @@ def _picture(images: np.ndarray, columns: int, alt: str) -> dict[str, Any]:
 
 
 def _grids(folder: Path, unit: str) -> list[dict[str, Any]]:
-    drawn, real = _dataset(folder / "samples.zarr", "grid"), _dataset(folder / "samples.zarr", "real")
+    drawn, real = load_group(folder / "samples.zarr", "grid"), load_group(folder / "samples.zarr", "real")
     if "image" not in drawn:
         return []
     sections = []
@@ -92,14 +111,25 @@ def _grids(folder: Path, unit: str) -> list[dict[str, Any]]:
             like = real["image"].to_numpy()[real["ask"].to_numpy() == ask]
             shown = f"{len(like)} real, held out"
             if len(like):
-                pictures.append({**_picture(render(like, unit), 8, f"real {ask}"), "caption": shown})
+                pictures.append({**picture(render(like, unit), 8, f"real {ask}"), "caption": shown})
         for weight in weights:
             chosen = (drawn["ask"].to_numpy() == ask) & (drawn["guidance"].to_numpy() == weight)
             images = render(drawn["image"].to_numpy()[chosen], unit)
             caption = f"generated, guidance {weight:g}, seeds 0 to {chosen.sum() - 1}"
-            pictures.append({**_picture(images, 8, f"generated {ask} at guidance {weight:g}"), "caption": caption})
+            pictures.append({**picture(images, 8, f"generated {ask} at guidance {weight:g}"), "caption": caption})
         sections.append({"name": ask, "pictures": pictures})
     return sections
+
+
+def _examples(data: xr.Dataset, unit: str) -> list[dict[str, Any]]:
+    """Real and generated images of an evaluation without a run, in one scaling."""
+    if "example_real" not in data:
+        return []
+    both = [data[f"example_{role}"].to_numpy() for role in ("real", "generated")]
+    images = render(np.concatenate(both), unit)
+    parts = {"real": images[: len(both[0])], "generated": images[len(both[0]) :]}
+    pictures = [{**picture(x, 8, name), "caption": f"{len(x)} {name}, drawn at random"} for name, x in parts.items()]
+    return [{"name": "examples", "pictures": pictures}]
 
 
 def _reconstructions(data: xr.Dataset, unit: str) -> list[dict[str, Any]]:
@@ -114,7 +144,7 @@ def _reconstructions(data: xr.Dataset, unit: str) -> list[dict[str, Any]]:
     images = render(stacked, unit)
     each = len(images) // len(names)
     return [
-        {**_picture(images[i * each : (i + 1) * each], each, text), "caption": text}
+        {**picture(images[i * each : (i + 1) * each], each, text), "caption": text}
         for i, text in enumerate(names.values())
     ]
 
@@ -160,32 +190,46 @@ def _levels(data: xr.Dataset, unit: str) -> dict[str, Any]:
         both = np.concatenate([data["prediction_noised"].to_numpy()[i], data["prediction_clean"].to_numpy()[i]])
         images = render(both, unit)
         text = f"noise share {value:g}: what the denoiser is given (above) and what it predicts (below), both decoded"
-        pictures.append({**_picture(images, len(images) // 2, text), "caption": text})
+        pictures.append({**picture(images, len(images) // 2, text), "caption": text})
     return {"plot": curves([panel], columns=1), "pictures": pictures}
 
 
 def _curves(data: xr.Dataset, unit: str) -> str:
+    def lines(name: str, axis: str, band: str) -> list[dict[str, Any]]:
+        drawn = []
+        for which in ("floor", "real", "generated"):
+            at = {"set": which, "band": band}
+            line: dict[str, Any] = {"x": data[axis].to_numpy(), "y": data[name].sel(at).to_numpy()}
+            line |= {"label": _LABELS[which], "color": COLORS[which]}
+            if which == "floor":
+                line["style"] = "--"
+            else:
+                line |= {"low": data[f"{name}_low"].sel(at), "high": data[f"{name}_high"].sel(at)}
+            drawn.append(line)
+        return drawn
+
+    return curve_panels(data, unit, lines)
+
+
+def curve_panels(data: xr.Dataset, unit: str, lines: Callable[[str, str, str], Sequence[Mapping[str, Any]]]) -> str:
+    """Draw mean profiles and spectra, a panel a band.
+
+    Parameters
+    ----------
+    data : xarray.Dataset
+        Says which curves and bands there are.
+    unit : str
+        Of the pixel values.
+    lines : callable
+        From the names of curve, axis and band to what is drawn.
+    """
     panels = []
-    for name, axis, scale, label in (
-        ("profile", "profile_radius", "linear", "radius [pixel]"),
-        ("spectrum", "spectrum_k", "log", "k [rad / pixel]"),
-    ):
-        if name not in data:
-            continue
-        for band in data["band"].to_numpy().tolist():
-            lines = []
-            for which in ("floor", "real", "generated"):
-                at = {"set": which, "band": band}
-                line: dict[str, Any] = {"x": data[axis].to_numpy(), "y": data[name].sel(at).to_numpy()}
-                line |= {"label": _LABELS[which], "color": COLORS[which]}
-                if which == "floor":
-                    line["style"] = "--"
-                else:
-                    line |= {"low": data[f"{name}_low"].sel(at), "high": data[f"{name}_high"].sel(at)}
-                lines.append(line)
+    for name, axis, scale, label in _CURVES:
+        for band in data["band"].to_numpy().tolist() if name in data else ():
             quantity = "surface brightness" if name == "profile" else "power"
-            panel = {"title": f"{name}, band {band}", "xlabel": label, "ylabel": f"{quantity} [{unit}]", "lines": lines}
-            panels.append({**panel, "xscale": scale, "yscale": "linear" if name == "profile" else "log"})
+            panel = {"title": f"{name}, band {band}", "xlabel": label, "ylabel": f"{quantity} [{unit}]"}
+            panel |= {"xscale": scale, "yscale": "linear" if name == "profile" else "log"}
+            panels.append({**panel, "lines": lines(name, axis, band)})
     return curves(panels) if panels else ""
 
 
@@ -195,7 +239,7 @@ def _compute(folder: Path) -> list[dict[str, Any]]:
         if path.name.endswith(".begun.json"):
             continue
         last: Sequence[dict[str, Any]] = read_metrics(folder / "metrics.jsonl", path.stem)[-1:]
-        row = {"stage": path.stem, "seconds": _json(path).get("seconds")}
+        row = {"stage": path.stem, "seconds": load_json(path).get("seconds")}
         for key in ("images", "images_per_second", "skipped_steps"):
             row[key] = last[0].get(key) if last else None
         rows.append(row)

@@ -15,63 +15,19 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from PIL import Image
 
 from galdiff.atomic import atomic_write
+from galdiff.metrics.rendering import Rendering
 
-__all__ = ["curves", "grid", "lupton_rgb", "png", "render", "save_grid"]
+__all__ = ["curves", "grid", "png", "render", "save_grid"]
 
 COLORS = {"real": "#1f6f8b", "generated": "#d1603d", "floor": "#8a8a8a"}
 
 
 def render(pixels: np.ndarray, unit: str) -> np.ndarray:
-    """Render pixel values ``(n, band, y, x)`` for eyes, uint8 ``(n, y, x, 3)``.
+    """Render pixel values ``(n, band, y, x)`` for eyes, uint8 ``(n, y, x, 3)``, with one scaling for all of them.
 
-    Display units are shown as they are, bands red, green, blue. Others, whose bands go from blue to red, are shown by
-    `lupton_rgb` with one scaling for all images together, so that brightness can be compared: one band is gray, of two
-    green is the mean, of more than three the last, middle and first are red, green and blue.
+    Which band has which color is the affair of `galdiff.metrics.Rendering`.
     """
-    x = np.asarray(pixels, dtype=np.float64)
-    bands = x.shape[1]
-    if unit == "display":
-        x = x[:, [0, 0, 0] if bands == 1 else [0, 1, min(bands, 3) - 1]]
-        return (np.clip(x, 0, 1) * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
-    green = x.mean(axis=1) if bands == 2 else x[:, bands // 2]
-    return lupton_rgb(np.stack([x[:, -1], green, x[:, 0]], axis=1))
-
-
-def lupton_rgb(
-    images: np.ndarray, *, sky: np.ndarray | None = None, high: np.ndarray | None = None, q: float = 10.0
-) -> np.ndarray:
-    r"""Render three bands so that color does not depend on brightness (Lupton et al. 2004, PASP 116, 133).
-
-    With the bands freed of their sky and divided by their bright end, and I their mean, red is
-    :math:`r f(I) / I` (their Equation 2) with :math:`f(I) = \mathrm{asinh}(q I) / \mathrm{asinh}(q)`; where the
-    brightest of the three exceeds one, all three are divided by it, which keeps the color. A picture for eyes: it
-    cannot be undone, and nothing is trained on it.
-
-    Parameters
-    ----------
-    images : numpy.ndarray
-        Red, green, blue in any unit, ``(n, 3, y, x)``.
-    sky : numpy.ndarray, optional
-        Level shown as black, one a band; by default the medians over all images.
-    high : numpy.ndarray, optional
-        Level shown at full brightness, one a band; by default the 99.8th percentiles, so that mean colors are gray.
-    q : float
-        Larger shows fainter light.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8 ``(n, y, x, 3)``.
-    """
-    x = np.asarray(images, dtype=np.float64)
-    low = np.median(x, axis=(0, 2, 3)) if sky is None else np.asarray(sky, dtype=np.float64)
-    top = np.quantile(x, 0.998, axis=(0, 2, 3)) if high is None else np.asarray(high, dtype=np.float64)
-    x = (x - low[:, None, None]) / np.maximum(top - low, 1e-30)[:, None, None]
-    intensity = x.mean(axis=1, keepdims=True).clip(min=0)
-    shown = np.arcsinh(q * intensity) / np.arcsinh(q)
-    x = x.clip(min=0) * np.divide(shown, intensity, out=np.zeros_like(shown), where=intensity > 0)
-    x /= x.max(axis=1, keepdims=True).clip(min=1)
-    return (x * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
+    return Rendering.fit(pixels, unit)(pixels)
 
 
 def grid(images: np.ndarray, columns: int, *, gap: int = 1) -> np.ndarray:

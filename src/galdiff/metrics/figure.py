@@ -1,0 +1,127 @@
+r"""Figures: numbers with what it takes to read them, and the verdict on each.
+
+A figure measures how far generated images are from real ones; its floor is the same of two sets of real images. Let
+:math:`d` and :math:`d_0` be the distances of value and floor from the ideal, with errors :math:`\sigma` and
+:math:`\sigma_0`. Real images would stay within
+
+.. math:: d \le d_0 + z \sqrt{\min(\sigma, \sigma_0)^2 + \sigma_0^2},
+
+which is a pass; the smaller error, because that of a figure grows with it. It is a fail where even the error bars do
+not reach three floors, and between the two somebody should look:
+
+.. math:: d - 3 d_0 > z \sqrt{\sigma^2 + 9 \sigma_0^2}.
+
+z is the quantile of :math:`1 - \alpha / m` for m figures (Bonferroni) of Student's t, since errors come from some
+twenty draws: real images fail to pass a whole page but once in :math:`1 / \alpha`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from math import hypot
+from typing import Any, Literal, Self
+
+from scipy.stats import t as student
+
+__all__ = ["ALPHA", "RULE", "Figure", "Verdict", "judge"]
+
+Verdict = Literal["pass", "look", "fail", "open"]
+"""What a figure says of the generated images; "open" where it has no error bars, or is of too few images."""
+
+ALPHA = 0.01
+"""Chance that real images do not pass a whole page of figures."""
+_TOLERATED = 3.0
+_FREEDOM = 19  # of errors from 20 draws
+RULE = (
+    "pass: no farther from the ideal than real images are from each other, within the error bars; "
+    f"look: farther, but not beyond {_TOLERATED:g} times that; fail: beyond, error bars included; open: no error bars. "
+    f"Error bars are widened for the number of figures: real images should pass all in {1 - ALPHA:.0%} of cases."
+)
+"""The rule in words."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number with what it takes to read it.
+
+    Attributes
+    ----------
+    name : str
+        What was measured.
+    value, error, floor : float or None
+        Generated against held-out real images, its bootstrap standard deviation, and the same for real images of the
+        training split against held-out ones at the same count. None where there are too few images.
+    n : int
+        Images on each side.
+    protocol : str
+        Exact definition, by name.
+    status : {"ok", "too few"}
+    note : str
+        What a reader should know.
+    floor_error : float or None
+        Standard deviation of the floor, over other splits of the real images where there are such.
+    ideal : float or None
+        What the figure would be for a perfect model and infinitely many images; None where it is the floor itself.
+    """
+
+    name: str
+    value: float | None
+    error: float | None
+    floor: float | None
+    n: int
+    protocol: str
+    status: str = "ok"
+    note: str = ""
+    floor_error: float | None = None
+    ideal: float | None = 0.0
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Self:
+        """Read a figure of ``evaluation.json``; what later versions add is left out."""
+        return cls(**{field.name: record[field.name] for field in fields(cls) if field.name in record})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON of ``evaluation.json``."""
+        return asdict(self)
+
+    @property
+    def departure(self) -> float | None:
+        """Distance of the value from the ideal."""
+        ideal = self.floor if self.ideal is None else self.ideal
+        return None if self.value is None or ideal is None else abs(self.value - ideal)
+
+    def exceeds(self, floors: float, z: float, *, as_real: bool = False) -> bool | None:
+        """Whether the value is more than so many floors from the ideal, at z standard deviations; None is unknown.
+
+        ``as_real`` gives the value no larger error than a real set would have.
+        """
+        if self.departure is None or self.floor is None or self.error is None or self.floor_error is None:
+            return None
+        floor = 0.0 if self.ideal is None else abs(self.floor - self.ideal)
+        error = min(self.error, self.floor_error) if as_real else self.error
+        return self.departure - floors * floor > z * hypot(error, floors * self.floor_error)
+
+
+def judge(figures: Sequence[Figure], *, alpha: float = ALPHA) -> list[Verdict]:
+    """Return the verdict on every figure of a page.
+
+    Parameters
+    ----------
+    figures : sequence of Figure
+        All that are looked at together: the more there are, the farther one has to stand out.
+    alpha : float
+        Chance that real images do not pass all of them.
+    """
+    known = sum(figure.exceeds(1.0, 0.0) is not None for figure in figures)
+    z = float(student.isf(alpha / max(known, 1), _FREEDOM))
+    return [_verdict(figure, z) for figure in figures]
+
+
+def _verdict(figure: Figure, z: float) -> Verdict:
+    beyond = figure.exceeds(1.0, z, as_real=True)
+    if beyond is None:
+        return "open"
+    if not beyond:
+        return "pass"
+    return "fail" if figure.exceeds(_TOLERATED, z) else "look"

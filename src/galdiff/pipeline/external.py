@@ -1,0 +1,194 @@
+"""Judging any two sets of images: other people's models, and real images against real ones."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from galdiff.atomic import resource_errors
+from galdiff.errors import DataError, ResourceError
+from galdiff.metrics import FeatureSpace, feature_space
+from galdiff.model import resolve_device
+from galdiff.pipeline.evaluation import Evaluation
+from galdiff.pipeline.evaluation import evaluate as compare
+from galdiff.pipeline.scores import digest, write_evaluation
+from galdiff.pipeline.sources import ImageSource, open_images
+from galdiff.progress import stage_progress
+from galdiff.report import write_report
+
+__all__ = ["evaluate"]
+
+_EXAMPLES = 64
+_TAILS = (0.005, 0.995)
+_RATIO = 10.0
+
+
+def evaluate(
+    real: Any,
+    generated: Any,
+    *,
+    train: Any = None,
+    features: Sequence[str | FeatureSpace] = (),
+    out: str | Path | None = None,
+    size: int | None = None,
+    crop: float = 1.0,
+    unit: str | None = None,
+    limit: int | None = 10_000,
+    any_range: bool = False,
+    seed: int = 0,
+    draws: int = 20,
+    device: str = "auto",
+) -> Evaluation:
+    """Judge generated images by real ones, wherever either are.
+
+    Parameters
+    ----------
+    real, generated : path, URL, array_like, Tensor, DataArray or CutoutDataset
+        As in `galdiff.pipeline.sources.open_images`: square images of one size, in one unit. Real images that a model
+        saw cropped are those of its run's ``cutouts.zarr``.
+    train : the same, optional
+        Other real images, such as those that the model was trained on: they fix the feature spaces and are the floor.
+        Without them, a half of the real images is used for that.
+    features : sequence of str or FeatureSpace
+        Feature spaces for further Fréchet distances, such as ``"inception-2015:tf"`` (`galdiff.metrics.SPACES`).
+    out : path-like, optional
+        A folder for ``evaluation.json``, ``evaluation.zarr`` and ``report.html``.
+    size : int, optional
+        Resize the central square of every image to so many pixels a side, where it is of another size: what differs by
+        that is the resizing's as well as the model's.
+    crop : float
+        With a size: share of the shorter side of real images to keep, as in the training of the model that is judged.
+    unit : str, optional
+        Of the pixel values: "display" (8 bits as value / 255) or a FITS unit; by default what the files say.
+    limit : int, optional
+        Images of each at most, drawn at random; None takes all.
+    any_range : bool
+        Compare also where the ranges of the pixel values say that the units differ.
+    seed : int
+        Of everything random.
+    draws : int
+        Bootstrap draws.
+    device : str
+        Where networks run: "auto", "cpu", "cuda", "cuda:1".
+
+    Returns
+    -------
+    Evaluation
+        Figures and curves.
+
+    Raises
+    ------
+    DataError, StoreError
+        For images that cannot be read or do not go together; before anything is measured.
+    CheckpointError, ResourceError
+        Where the weights of a feature space cannot be had, or the folder cannot be written.
+
+    Examples
+    --------
+    >>> galdiff.evaluate("survey/", "their_samples.npz").figures  # doctest: +SKIP
+    """
+    start = time.monotonic()
+    named: dict[str, Any] = {"real": real, "generated": generated} | ({} if train is None else {"train": train})
+    sources = {
+        role: open_images(where, generated=role == "generated", size=size, crop=1.0 if role == "generated" else crop)
+        for role, where in named.items()
+    }
+    if unit is not None:
+        sources = {role: replace(source, unit=unit) for role, source in sources.items()}
+    sources = _agree(sources)
+    folder = None if out is None else _folder(Path(out))
+    spaces = [feature_space(f, device=resolve_device(device)) if isinstance(f, str) else f for f in features]
+    with stage_progress("reading", total=len(sources), unit="sets") as bar:
+        images = {}
+        for role, source in sources.items():
+            images[role] = _read(source, limit, seed)
+            bar.update(1)
+    unit = sources["real"].unit or ("display" if _is_display(images) else "")
+    if not any_range:
+        _check_ranges(images, sources, unit)
+    bands = sources["real"].bands or tuple(str(k) for k in range(sources["real"].shape[0]))
+    settings: dict[str, Any] = {"bands": bands, "unit": unit, "features": spaces, "seed": seed, "draws": draws}
+    with stage_progress("evaluation", total=1, unit="pairs") as bar:
+        result = compare(images.get("train"), images["real"], images["generated"], **settings)
+        bar.update(1)
+    if folder is not None:
+        examples = {
+            f"example_{role}": ((f"{role}_example", "band", "y", "x"), images[role][:_EXAMPLES])
+            for role in ("real", "generated")
+        }
+        known = {role: {"name": source.name, "images": len(images[role])} for role, source in sources.items()}
+        notes: dict[str, Any] = {"unit": unit, "real": digest(images["real"]), "sources": known}
+        notes["features"] = [space.record() for space in spaces]
+        curves = result.curves.merge(xr.Dataset(examples))
+        write_evaluation(folder, Evaluation(result.figures, curves), start=start, **notes)
+        write_report(folder)
+    return result
+
+
+def _folder(out: Path) -> Path:
+    """Make the folder now, so that it cannot fail after the work."""
+    if (out / "stages").is_dir():
+        raise ResourceError("is a run folder", where=out, remedy="Write the evaluation elsewhere with -o")
+    with resource_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(out / "evaluation.unfinished", ignore_errors=True)
+    return out
+
+
+def _agree(sources: Mapping[str, ImageSource]) -> dict[str, ImageSource]:
+    """Give bands and unit that one source does not know those of the others; refuse what differs."""
+    for role, source in sources.items():
+        if source.shape[-1] != source.shape[-2]:
+            sides = f"{source.shape[-1]} x {source.shape[-2]}"
+            raise DataError(f"the images are {sides} pixels, not square", where=source.name)
+        if source.shape != sources["real"].shape:
+            what = f"{role} images are (band, y, x) = {source.shape}, real ones {sources['real'].shape}"
+            raise DataError(what, where=source.name, remedy="Give a size (--size), or select bands")
+    known: dict[str, Any] = {}
+    for key in ("bands", "unit"):
+        said = {role: getattr(source, key) for role, source in sources.items() if getattr(source, key)}
+        if len(set(said.values())) > 1:
+            told = ", ".join(f"{role} {value}" for role, value in said.items())
+            remedy = "Convert one of them; --unit says what all are in" if key == "unit" else "Order their bands alike"
+            raise DataError(f"the sets differ in their {key}: {told}", where=sources["generated"].name, remedy=remedy)
+        known[key] = next(iter(said.values()), None)
+    return {role: replace(source, **known) for role, source in sources.items()}
+
+
+def _read(source: ImageSource, limit: int | None, seed: int) -> np.ndarray:
+    """Read images in random order: folders are sorted, by class or by date."""
+    rows = np.random.default_rng(seed).permutation(source.n)[:limit]
+    images = source.read(rows)
+    finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
+    if not finite.all():
+        first = int(rows[~finite].min())
+        bad = int((~finite).sum())
+        raise DataError(f"{bad} images have NaN or infinite pixels, the first is row {first}", where=source.name)
+    return images
+
+
+def _is_display(images: Mapping[str, np.ndarray]) -> bool:
+    return all(x.min() >= 0 and x.max() <= 1 for x in images.values())
+
+
+def _check_ranges(images: Mapping[str, np.ndarray], sources: Mapping[str, ImageSource], unit: str) -> None:
+    """Refuse pixel values that are not of the same unit: stretched, rescaled to [-1, 1], or bytes beside fractions."""
+    remedy = "Undo the stretch or rescaling, or compare all the same with --any-range"
+    tails = {role: np.quantile(x[:256], _TAILS) for role, x in images.items()}
+    low, high = tails["real"]
+    span = max(high - low, 1e-30)
+    for role, (bottom, top) in tails.items():
+        where, run = sources[role].name, f"{role} pixel values run from {bottom:.4g} to {top:.4g}"
+        if unit == "display" and (bottom < -0.1 or top > 1.1):
+            raise DataError(f"{run}, display units from 0 to 1", where=where, remedy=remedy)
+        ratio = (top - bottom) / span
+        if not 1 / _RATIO < ratio < _RATIO or bottom < low - span / 2:
+            what = f"{run}, real ones from {low:.4g} to {high:.4g}: they are not in the same unit"
+            raise DataError(what, where=where, remedy=remedy)

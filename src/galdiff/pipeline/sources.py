@@ -1,0 +1,269 @@
+"""Images from wherever they are: folders, files, Zarr groups, runs and arrays, this package's or anyone else's.
+
+A source is opened before it is read: shape, bands, unit and number of its images are known at once, so that what does
+not go together is refused before anything takes long.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from galdiff.data import CutoutDataset, FITSDataset, ImageFolderDataset
+from galdiff.data.fits_files import COMPRESSED, read_fits
+from galdiff.data.fits_files import SUFFIXES as FITS_SUFFIXES
+from galdiff.data.geometry import resize
+from galdiff.data.images import SUFFIXES as IMAGE_SUFFIXES
+from galdiff.data.npy import open_array, read_npy
+from galdiff.errors import DataError, StoreError
+from galdiff.latents import CutoutStore
+from galdiff.latents.arrays import is_array, open_numbers
+from galdiff.latents.metadata import read_metadata
+from galdiff.latents.place import Place, place_of
+from galdiff.pipeline.samples import held_out_rows
+
+__all__ = ["ImageSource", "open_images"]
+
+_ARRAYS = (".npy", ".npz")
+_MOST_BANDS = 32
+_KNOWN = "a folder of images, .npy or FITS files, a file of an array, a Zarr group, a run folder, or an array"
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Images that are not read yet.
+
+    Attributes
+    ----------
+    name : str
+        Where they are.
+    n : int
+        How many.
+    shape : tuple of int
+        ``(band, y, x)`` of each.
+    bands : tuple of str or None
+        Names of the bands, where they are known.
+    unit : str or None
+        "display" (8 bits as value / 255), or that of the pixel values; None where nobody says.
+    read : callable
+        From row numbers to pixel values, float32 ``(n, band, y, x)``.
+    sized : bool
+        Whether they are cropped and resized as was asked for.
+    """
+
+    name: str
+    n: int
+    shape: tuple[int, ...]
+    bands: tuple[str, ...] | None
+    unit: str | None
+    read: Callable[[np.ndarray], np.ndarray]
+    sized: bool = False
+
+
+def open_images(images: Any, *, generated: bool = False, size: int | None = None, crop: float = 1.0) -> ImageSource:
+    """Open a source of images.
+
+    Parameters
+    ----------
+    images : path, URL, array_like, Tensor, DataArray or CutoutDataset
+        A folder of JPEG, PNG, TIFF or WebP images, of ``.npy`` files or of FITS stamps; one ``.npy``, ``.npz`` or FITS
+        file of many images; a Zarr group with an array ``image``, or ``path.zarr:array``; a cutout store, whose splits
+        are ``cutouts.zarr:test`` and ``:held-out``; samples of a run; a run folder. Arrays are
+        ``(sample, band, y, x)``, ``(sample, y, x, band)`` or ``(sample, y, x)``; 8 bits are display units.
+    generated : bool
+        Of a run folder take its samples instead of its held-out images.
+    size : int, optional
+        Resize the central square of every image to so many pixels a side; by default they keep their own.
+    crop : float
+        Of which share of the shorter side the central square is, where images are resized.
+
+    Raises
+    ------
+    DataError, StoreError
+        Where there are no such images.
+    """
+    if not 0 < crop <= 1 or (crop != 1 and size is None):
+        raise DataError(f"crop is {crop}", remedy="Give a share of at most 1, and a size")
+    source = _open(images, generated, size, crop)
+    # Folders were resized file by file, since theirs may be of any size.
+    if size is None or (source.shape[1:] == (size, size) and (crop == 1 or source.sized)):
+        return source
+    bands, *sides = source.shape
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        return np.stack([resize(image, size, side=crop * min(sides)) for image in source.read(rows)])
+
+    return replace(source, shape=(bands, size, size), read=read, sized=True)
+
+
+def _open(images: Any, generated: bool, size: int | None, crop: float) -> ImageSource:
+    if isinstance(images, CutoutDataset):
+        return _dataset(images, type(images).__name__)
+    if not isinstance(images, str | os.PathLike):
+        return _array(images)
+    text = os.fspath(images)
+    if match := re.fullmatch(r"(.*\.zarr)/?(?::(.+))?", text):
+        return _zarr(match[1], match[2])
+    path = Path(text).expanduser()
+    if (path / "stages").is_dir():
+        return _zarr(str(path / "samples.zarr"), None) if generated else _zarr(f"{path / 'cutouts.zarr'}", "held-out")
+    if path.suffix.lower() in _ARRAYS:
+        return _stacked(open_array(path), text)
+    if path.is_file() and path.suffix.lower() in FITS_SUFFIXES:
+        return _stacked(read_fits(path).pixels, text)
+    if path.is_dir():
+        return _zarr(text, None) if _is_group(path) else _folder(path, size, crop)
+    raise DataError("there are no images here", where=text, remedy=f"Give {_KNOWN}")
+
+
+def _is_group(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
+
+
+def _folder(path: Path, size: int | None, crop: float) -> ImageSource:
+    found = {p.suffix.lower() for p in path.rglob("*") if not p.name.startswith(".") and p.is_file()}
+    kinds = {
+        "images": found & set(IMAGE_SUFFIXES),
+        "arrays": found & {".npy"},
+        "FITS files": found & {*FITS_SUFFIXES, *COMPRESSED},
+    }
+    there = [kind for kind, suffixes in kinds.items() if suffixes]
+    if len(there) != 1:
+        what = f"holds {' and '.join(there)}" if there else "holds no images"
+        raise DataError(what, where=path, remedy=f"Give {_KNOWN}")
+    if there == ["images"]:
+        data: CutoutDataset = ImageFolderDataset(path, folders="ignore", size=size, crop=crop)
+        return replace(_dataset(data, str(path)), sized=size is not None)
+    if there == ["FITS files"]:
+        catalog: dict[str, Any] = {"table": "catalog.fits", "images": "images"}
+        own = catalog if (path / "catalog.fits").is_file() else {}
+        data = FITSDataset(path, size=size, crop=crop, stretch="linear", **own)
+        return replace(_dataset(data, str(path)), sized=size is not None)
+    files = sorted(p for p in path.rglob("*.npy") if not p.name.startswith("."))
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        parts = [_one(files[i]) for i in rows]
+        for i, part in zip(rows, parts, strict=True):
+            if part.shape != parts[0].shape:
+                raise DataError(f"has the shape {part.shape}, others {parts[0].shape}", where=files[i])
+        return np.stack(parts)
+
+    return ImageSource(str(path), len(files), _one(files[0]).shape, None, None, read)
+
+
+def _one(path: Path) -> np.ndarray:
+    """Read one image ``(band, y, x)`` from a file of its own, which may be an object array of DeepLense."""
+    image = read_npy(path, allow_object_arrays=True)[0].astype(np.float32)
+    return _band_first(image[None], str(path))[0] if image.ndim in (2, 3) else _band_first(image, str(path))[0]
+
+
+def _dataset(data: CutoutDataset, name: str) -> ImageSource:
+    first = data.read(0)
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        out = np.empty((len(rows), *first.shape), np.float32)
+        for k, i in enumerate(rows):
+            image = data.read(int(i))
+            if image.shape != first.shape:
+                where = data.source(int(i)) or data.ids[i]
+                remedy = "Resize them all alike: --size"
+                raise DataError(f"the image is {image.shape}, others are {first.shape}", where=where, remedy=remedy)
+            out[k] = image
+        return out
+
+    return ImageSource(name, len(data), first.shape, tuple(data.bands), data.unit, read)
+
+
+def _array(images: Any) -> ImageSource:
+    if isinstance(images, xr.DataArray):
+        bands = tuple(str(b) for b in images["band"].to_numpy()) if "band" in images.coords else None
+        return _stacked(images.to_numpy(), "an array", bands=bands, unit=images.attrs.get("units"))
+    array = images.detach().cpu().numpy() if isinstance(images, torch.Tensor) else np.asarray(images)
+    if array.dtype.kind not in "iufb":
+        raise DataError(f"the images are {array.dtype}, not numbers", remedy=f"Give {_KNOWN}")
+    return _stacked(array, "an array")
+
+
+def _stacked(array: Any, name: str, *, bands: tuple[str, ...] | None = None, unit: str | None = None) -> ImageSource:
+    """Open an array in memory, mapped, or of Zarr's; nothing but the rows asked for is read."""
+    if array.ndim not in (3, 4) or 0 in array.shape:
+        raise DataError(f"the images have the shape {array.shape}, not (sample, band, y, x)", where=name)
+    bytes_ = array.dtype == np.uint8
+    # One pixel of every axis but the bands says where the bands are.
+    shape = _band_first(np.broadcast_to(np.float32(0), (1, *array.shape[1:])), name).shape[1:]
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        order = np.argsort(rows, kind="stable")
+        ascending = rows[order]
+        taken = array.oindex[ascending] if hasattr(array, "oindex") else array[ascending]
+        values = np.empty((len(rows), *taken.shape[1:]), np.float32)
+        values[order] = taken
+        return _band_first(values / 255 if bytes_ else values, name)
+
+    return ImageSource(name, int(array.shape[0]), shape, bands, "display" if bytes_ else unit, read)
+
+
+def _band_first(images: np.ndarray, name: str) -> np.ndarray:
+    """Bring ``(n, y, x)`` and ``(n, y, x, band)`` into the order ``(n, band, y, x)``."""
+    if images.ndim == 3:
+        return images[:, None]
+    first, last = images.shape[1], images.shape[3]
+    if first <= min(_MOST_BANDS, images.shape[2] - 1, last - 1) or images.shape[2] == last:
+        return images
+    if last <= min(_MOST_BANDS, first - 1) and first == images.shape[2]:
+        return images.transpose(0, 3, 1, 2)
+    raise DataError(f"which axis of {images.shape[1:]} is the band?", where=name, remedy="Use (sample, band, y, x)")
+
+
+def _zarr(target: str, part: str | None) -> ImageSource:
+    place = place_of(target)
+    name = target if part is None else f"{target}:{part}"
+    attributes: dict[str, Any] = {}
+    if place.exists("zarr.json"):
+        attributes = read_metadata(place).get("attributes", {})
+    if attributes.get("kind") == CutoutStore.KIND:
+        return _cutouts(CutoutStore.open(place), part, name)
+    tried = [part, f"{part}/image"] if part else ["", "image", "evaluation/image"]
+    for path in tried:
+        if is_array(place, path):
+            array = open_numbers(place, path)
+            group = path.rpartition("/")[0]
+            unit = array.attrs.get("units")
+            return _stacked(array, name, bands=_bands(place, group), unit=None if unit is None else str(unit))
+    remedy = "Name it: path.zarr:array"
+    raise StoreError(f"there is no array '{part or 'image'}' here", where=target, remedy=remedy)
+
+
+def _bands(place: Place, group: str) -> tuple[str, ...] | None:
+    """Names of the bands, from the coordinate beside the images."""
+    path = f"{group}/band" if group else "band"
+    if not place.exists(f"{path}/zarr.json"):
+        return None
+    read_metadata(place, f"{path}/zarr.json")
+    data = xr.open_zarr(place.store, group=group or None, consolidated=False)
+    return tuple(str(b) for b in data["band"].to_numpy())
+
+
+def _cutouts(store: CutoutStore, split: str | None, name: str) -> ImageSource:
+    splits = {*np.unique(store.split).tolist(), "held-out"}
+    if split is not None and split not in splits:
+        raise StoreError(f"there is no split '{split}'", where=name, remedy=f"There are {', '.join(sorted(splits))}")
+    rows = np.flatnonzero(store.split != "skipped") if split is None else store.rows(split)
+    if split == "held-out":
+        rows = held_out_rows(store)
+    if not len(rows):
+        raise DataError("there are no images here", where=name)
+
+    def read(wanted: np.ndarray) -> np.ndarray:
+        return store.images(rows[wanted]).astype(np.float32)
+
+    shape = tuple(int(side) for side in store.array("image").shape[1:])
+    return ImageSource(name, len(rows), shape, tuple(store.attrs["bands"]), str(store.attrs["unit"]), read)

@@ -1,0 +1,72 @@
+"""Verdicts as a report and a terminal show them: a word and a sign each, never a color alone."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from galdiff.errors import DataError
+from galdiff.metrics.figure import Figure, Verdict, judge
+
+__all__ = ["SIGNS", "number", "plain_name", "read_figures", "summary", "verdict_table"]
+
+SIGNS: dict[Verdict, str] = {"pass": "✓", "look": "◐", "fail": "✗", "open": "–"}
+"""What stands before the word, the worst last but for what is open."""
+
+
+def read_figures(folder: str | Path) -> list[Figure]:
+    """Read the figures of a run folder, or of any folder that holds an ``evaluation.json``.
+
+    Raises
+    ------
+    DataError
+        Where there is none, or it cannot be read.
+    """
+    path = Path(folder) / "evaluation.json"
+    try:
+        return [Figure.from_dict(record) for record in json.loads(path.read_text())["figures"]]
+    except FileNotFoundError as error:
+        remedy = "Judge a run with galdiff evaluate RUN"
+        raise DataError("there is no evaluation here", where=folder, remedy=remedy) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"cannot be read as an evaluation: {error!r}", where=path) from error
+
+
+def plain_name(name: str, unit: str) -> str:
+    """Name a figure honestly: sums of display values, which were stretched and clipped for the eye, are no flux."""
+    return name.replace("flux", "light") if unit == "display" else name
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Write a number, "" where there is none."""
+    return "" if value is None else f"{value:.{digits}g}"
+
+
+def summary(verdicts: Sequence[Verdict]) -> str:
+    """Count verdicts in words, such as "7 pass, 2 look, 1 fail"."""
+    counts = Counter(verdicts)
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in SIGNS if counts[verdict])
+
+
+def verdict_table(folder: str | Path) -> str:
+    """Write the figures of an evaluation with their verdicts as lines of text, the summary first.
+
+    Raises
+    ------
+    DataError
+        As `read_figures`.
+    """
+    figures = read_figures(folder)
+    unit = str(json.loads((Path(folder) / "evaluation.json").read_text()).get("unit", "display"))
+    verdicts = judge(figures)
+    width = max((len(plain_name(figure.name, unit)) for figure in figures), default=0)
+    lines = [summary(verdicts)]
+    for figure, verdict in zip(figures, verdicts, strict=True):
+        error = f" ± {number(figure.error, 2)}" if figure.error is not None else ""
+        floor = f"floor {number(figure.floor)}" if figure.floor is not None else figure.note
+        value = number(figure.value) if figure.status == "ok" else figure.status
+        name = plain_name(figure.name, unit)
+        lines.append(f"{SIGNS[verdict]} {verdict:<4}  {name:<{width}}  {value + error:<18}  {floor}".rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,73 @@
+"""Verdicts: decided by floors and error bars, and by how many figures are looked at."""
+
+import numpy as np
+import pytest
+
+from galdiff.metrics import Figure, judge
+
+
+def figure(value, error=0.01, floor=0.1, floor_error=0.01, ideal=0.0, **more):
+    return Figure("x", value, error, floor, 100, "p", floor_error=floor_error, ideal=ideal, **more)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "verdict"),
+    [
+        (0.0, 0.01, "pass"),  # closer than real images is no fault
+        (0.1, 0.01, "pass"),
+        (0.13, 0.01, "pass"),  # within 2.54 sqrt(2) errors of one floor
+        (0.14, 0.01, "look"),
+        (0.14, 0.1, "look"),  # an error bar larger than the floor's does not make it pass
+        (0.3, 0.01, "look"),
+        (0.35, 0.01, "look"),  # beyond three floors, but not beyond their error
+        (0.4, 0.01, "fail"),
+        (0.4, 0.1, "look"),  # its own error bar reaches three floors
+        (0.9, 0.1, "fail"),
+    ],
+)
+def test_distances(value, error, verdict):
+    assert judge([figure(value, error)]) == [verdict]
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+@pytest.mark.parametrize(("distance", "verdict"), [(0.02, "pass"), (0.05, "look"), (0.2, "fail")])
+def test_ratios_have_two_sides(side, distance, verdict):
+    assert judge([figure(1 + side * distance, floor=0.99, ideal=1.0)]) == [verdict]
+
+
+@pytest.mark.parametrize(("value", "verdict"), [(0.52, "pass"), (0.44, "look"), (0.56, "look"), (0.4, "fail")])
+def test_where_the_floor_is_the_ideal_departures_count_in_errors(value, verdict):
+    assert judge([figure(value, floor=0.5, ideal=None)]) == [verdict]
+
+
+@pytest.mark.parametrize(
+    "unknown", [{"error": None}, {"floor_error": None}, {"floor": None}, {"value": None, "status": "too few"}]
+)
+def test_without_error_bars_nothing_is_said(unknown):
+    assert judge([figure(**{"value": 9.0, **unknown})]) == ["open"]
+
+
+def test_the_more_figures_the_farther_one_must_stand_out():
+    one = figure(0.14)
+    assert judge([one]) == ["look"]
+    assert set(judge([one] * 20)) == {"pass"}
+    # Figures that say nothing do not count.
+    assert judge([one, *[figure(None, status="too few")] * 19])[0] == "look"
+
+
+def test_real_images_pass_a_whole_page():
+    """Values drawn as floors are: 1 page in 100 may have a figure that does not pass."""
+    rng = np.random.default_rng(0)
+    passed = 0
+    for _ in range(400):
+        values, floors = 0.1 + 0.01 * rng.standard_normal((2, 20))
+        page = [figure(v, floor=f) for v, f in zip(values, floors, strict=True)]
+        passed += set(judge(page)) == {"pass"}
+    assert passed >= 0.97 * 400
+
+
+def test_records_of_before_there_were_verdicts_are_read():
+    old = {"name": "FD", "value": 1.0, "error": 0.1, "floor": 0.5, "n": 10, "protocol": "p", "status": "ok", "note": ""}
+    assert judge([Figure.from_dict(old)]) == ["open"]
+    new = figure(0.4)
+    assert Figure.from_dict({**new.to_dict(), "verdict": "fail"}) == new

@@ -1,0 +1,202 @@
+"""Any two sets of images: what goes together is judged, what does not is refused before anything is measured."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import xarray as xr
+from PIL import Image
+from typer.testing import CliRunner
+
+import galdiff
+from galdiff import cli
+from galdiff.errors import DataError, GaldiffError, ResourceError
+from galdiff.metrics import FeatureSpace
+from galdiff.pipeline import external
+from galdiff.report import read_figures
+
+runner = CliRunner()
+SIZE = 16
+
+
+def pixels(n, seed, *, bands=3, radius=3.0, size=SIZE):
+    rng = np.random.default_rng(seed)
+    r = np.hypot(*np.mgrid[:size, :size] - (size - 1) / 2)
+    light = rng.uniform(0.3, 0.8, (n, bands, 1, 1)) * np.exp(-r / (radius * rng.uniform(0.6, 1.4, (n, 1, 1, 1))))
+    return np.clip(light + rng.normal(0.05, 0.01, (n, bands, size, size)), 0, 1).astype(np.float32)
+
+
+def by_name(result):
+    return {figure.name: figure for figure in result.figures}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Write 150 real images as PNG."""
+    folder = tmp_path_factory.mktemp("real")
+    for k, image in enumerate(pixels(150, 0)):
+        Image.fromarray((image.transpose(1, 2, 0) * 255).round().astype(np.uint8)).save(folder / f"{k:03}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def judged(folder, tmp_path_factory):
+    """Judge a wrong model's images by the folder, from the command line."""
+    place = tmp_path_factory.mktemp("judged")
+    array = np.round(pixels(75, 1, radius=5.0) * 255).astype(np.uint8).transpose(0, 2, 3, 1)
+    np.savez(place / "theirs.npz", array)
+    options = ["--real", str(folder), "--generated", str(place / "theirs.npz"), "-o", str(place / "out")]
+    return runner.invoke(cli.app, ["evaluate", *options]), place / "out"
+
+
+def test_two_places_are_judged_and_written(judged):
+    result, out = judged
+    assert result.exit_code == 0, result.output
+    assert re.search(r"✗ fail +FD_all ", result.stdout)
+    assert re.search(r"W1_light ", result.stdout)
+    assert "W1_light" in (out / "report.html").read_text()
+    assert "W1_flux" not in (out / "report.html").read_text()
+    record = json.loads((out / "evaluation.json").read_text())
+    assert record["unit"] == "display"
+    assert record["sources"]["generated"]["images"] == 75
+    assert {f["verdict"] for f in record["figures"]} <= {"pass", "look", "fail", "open"}
+    curves = xr.open_zarr(out / "evaluation.zarr", consolidated=False)
+    assert curves["profile"].sizes == {"set": 3, "band": 3, "radius": SIZE // 2}
+    assert curves["example_real"].shape == (64, 3, SIZE, SIZE)
+    figure = next(f for f in read_figures(out) if f.name == "FD_all")
+    assert figure.n == 75
+    assert "a half of the real images" in figure.protocol
+    assert figure.value > 3 * figure.floor
+    assert not (out / "evaluation.unfinished").exists()
+
+
+def test_arrays_are_judged_as_files_are(folder, judged):
+    array = np.round(pixels(75, 1, radius=5.0) * 255).astype(np.uint8)
+    again = by_name(galdiff.evaluate(folder, array))
+    for figure in read_figures(judged[1]):
+        assert again[figure.name] == figure
+
+
+def test_training_images_are_the_floor_and_the_reference():
+    real, generated = pixels(60, 0), pixels(60, 1)
+    settings = {"draws": 3}
+    given = by_name(galdiff.evaluate(real, generated, train=pixels(100, 2), **settings))
+    assert given["W1_gini"].n == 60
+    assert "the training split" in given["FD_shape"].protocol
+    halved = by_name(galdiff.evaluate(real, generated, **settings))
+    assert halved["W1_gini"].n == 30
+    assert halved["W1_gini"].status == "too few"
+
+
+class Mean(FeatureSpace):
+    name, width, protocol = "mean", 2, "mean and spread"
+
+    def fit(self, images, unit, *, source="real images"):
+        self.fitted = (len(images), unit, source)
+
+    def measure(self, images):
+        flat = images.reshape(len(images), -1).astype(np.float64)
+        return np.stack([flat.mean(axis=1), flat.std(axis=1)], axis=1)
+
+
+def test_any_feature_space_has_its_distance(tmp_path):
+    space = Mean()
+    result = galdiff.evaluate(pixels(80, 0), pixels(40, 1), features=[space], draws=3, out=tmp_path / "e")
+    figure = by_name(result)["FD[mean]"]
+    assert (figure.status, figure.protocol) == ("ok", "mean and spread")
+    assert space.fitted == (40, "display", "a half of the real images")
+    record = json.loads((tmp_path / "e" / "evaluation.json").read_text())
+    assert record["features"] == [{"name": "mean", "protocol": "mean and spread", "width": 2}]
+
+
+def other_bands():
+    return pixels(8, 0), pixels(8, 1, bands=2), {}, "(2, 16, 16), real ones (3, 16, 16)"
+
+
+def other_size():
+    return pixels(8, 0), pixels(8, 1, size=20), {}, "--size"
+
+
+def not_square():
+    return pixels(8, 0)[..., :10], pixels(8, 1)[..., :10], {}, "not square"
+
+
+def other_units():
+    real = xr.DataArray(pixels(8, 0), dims=("sample", "band", "y", "x"), attrs={"units": "nmgy"})
+    return real, np.zeros((8, 3, SIZE, SIZE), np.uint8), {}, "differ in their unit: real nmgy, generated display"
+
+
+def other_names():
+    a, b = (
+        xr.DataArray(pixels(8, 0), dims=("sample", "band", "y", "x"), coords={"band": list(names)})
+        for names in ("gri", "irg")
+    )
+    return a, b, {}, "differ in their bands"
+
+
+def rescaled():
+    return pixels(8, 0), pixels(8, 1) * 2 - 1, {}, "not in the same unit"
+
+
+def bytes_as_numbers():
+    return pixels(8, 0), pixels(8, 1) * 255, {}, "not in the same unit"
+
+
+def declared_display():
+    return pixels(8, 0), pixels(8, 1) * 2 - 1, {"unit": "display"}, "display units from 0 to 1"
+
+
+def not_finite():
+    bad = pixels(8, 1)
+    bad[5, 0, 3, 3] = np.nan
+    return pixels(8, 0), bad, {}, "1 images have NaN or infinite pixels, the first is row 5"
+
+
+def unknown_space():
+    return pixels(8, 0), pixels(8, 1), {"features": ["inception"]}, "there is no feature space 'inception'"
+
+
+MISTAKES = [other_bands, other_size, not_square, other_units, other_names, rescaled, bytes_as_numbers]
+
+
+@pytest.mark.parametrize("make", [*MISTAKES, declared_display, not_finite, unknown_space])
+def test_what_does_not_go_together_is_refused_before_work(make, monkeypatch):
+    real, generated, options, words = make()
+    monkeypatch.setattr(external, "compare", lambda *a, **k: pytest.fail("measured"))
+    with pytest.raises(GaldiffError) as error:
+        galdiff.evaluate(real, generated, **options)
+    assert words in str(error.value)
+
+
+def test_ranges_may_differ_on_request():
+    result = galdiff.evaluate(pixels(80, 0), pixels(40, 1) * 2 - 1, any_range=True, draws=3)
+    assert len(result.figures) > 5
+
+
+def test_one_real_image_has_no_halves():
+    with pytest.raises(DataError, match="two halves"):
+        galdiff.evaluate(pixels(1, 0), pixels(4, 1))
+
+
+def test_a_run_folder_is_not_written_over(tmp_path):
+    (tmp_path / "stages").mkdir()
+    with pytest.raises(ResourceError, match="is a run folder"):
+        galdiff.evaluate(pixels(4, 0), pixels(4, 1), out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "there is nothing to judge"),
+        (["--real", "a"], "there is nothing to judge"),
+        (["x", "--real", "a"], "a run is judged by its own images"),
+        (["--real", "a", "--generated", "b"], "there are no images here"),
+    ],
+)
+def test_wrong_options(arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = runner.invoke(cli.app, ["evaluate", *arguments])
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert not list(tmp_path.iterdir())
