@@ -53,8 +53,8 @@ def test_laws(seed, n, d):
     ("a", "b", "words"),
     [
         (np.ones((3, 2)), np.ones((3, 4)), "shapes"),
-        (np.ones((1, 2)), np.ones((3, 2)), "shapes"),
-        (np.ones(3), np.ones(3), "shapes"),
+        (np.ones((1, 2)), np.ones((3, 2)), "2 rows or more"),
+        (np.ones(3), np.ones(3), "shape"),
         (np.array([[1.0, np.nan], [0, 0]]), np.ones((3, 2)), "not finite"),
     ],
 )
