@@ -60,12 +60,11 @@ def precision_recall(features_real: Any, features_generated: Any, *, k: int = 5)
     precise = real.new_zeros(len(generated)).bool()
     recalled = covered = balls = 0
     for run, squared in pairs.blocks():
-        slack = pairs.slack(run)
-        near_real = pairs.closer(run, squared, reach_real[run], slack)
+        near_real = pairs.closer(run, squared, reach_real[run])
         precise |= near_real.any(dim=0)
         covered += int(near_real.any(dim=1).sum())
         balls += int(near_real.sum())
-        recalled += int(pairs.closer(run, squared, reach_generated, slack).any(dim=1).sum())
+        recalled += int(pairs.closer(run, squared, reach_generated).any(dim=1).sum())
     n, m = len(real), len(generated)
     return Fidelity(int(precise.sum()) / m, recalled / n, balls / (k * m), covered / n)
 

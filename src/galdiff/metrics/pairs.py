@@ -30,10 +30,14 @@ class Pairs:
     def __init__(self, x: Tensor, y: Tensor) -> None:
         self.x, self.y = x, y
         center = y.mean(dim=0)
-        self._x, self._y = x - center, y - center
-        self._xx, self._yy = self._x.square().sum(dim=1)[:, None], self._y.square().sum(dim=1)
+        x, y = x - center, y - center
+        xx, yy = (z.square().sum(dim=1, keepdim=True) for z in (x, y))
+        # All three terms in one product.
+        self._left = torch.cat([-2 * x, xx, torch.ones_like(xx)], dim=1)
+        self._right = torch.cat([y, torch.ones_like(yy), yy], dim=1)
         eps = torch.finfo(x.dtype).eps
-        self._slack = 4 * (x.shape[1] + 8) * eps
+        # Bound of the rounding of what `blocks` yields.
+        self.slack = float(4 * (x.shape[1] + 8) * eps * (xx.max() + yy.max()))
         self._tie = 1 - x.shape[1] * eps
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
@@ -41,24 +45,19 @@ class Pairs:
         rows = max(1, _BLOCK // len(self.y))
         for start in range(0, len(self.x), rows):
             run = slice(start, min(start + rows, len(self.x)))
-            yield run, torch.addmm(self._yy + self._xx[run], self._x[run], self._y.T, alpha=-2)
-
-    def slack(self, run: slice) -> Tensor:
-        """Bound of the rounding of a block."""
-        return self._slack * (self._xx[run] + self._yy)
+            yield run, self._left[run] @ self._right.T
 
     def exact(self, i: Tensor, j: Tensor) -> Tensor:
         """Squared distances of the pairs (i, j), from their differences."""
         parts = zip(i.split(rows := max(1, _BLOCK // self.x.shape[1])), j.split(rows), strict=True)
-        return torch.cat([(self.x[p] - self.y[q]).square().sum(dim=1) for p, q in parts])
+        return torch.cat([(self.x[p] - self.y[q]).square_().sum(dim=1) for p, q in parts])
 
-    def closer(self, run: slice, squared: Tensor, limit: Tensor, slack: Tensor) -> Tensor:
+    def closer(self, run: slice, squared: Tensor, limit: Tensor) -> Tensor:
         """Whether squared distances of a block are below a limit that broadcasts to them; ties are not."""
-        limit = limit.expand_as(squared)
-        inside = squared < limit
-        i, j = torch.nonzero((squared - limit).abs() <= slack, as_tuple=True)
+        inside = squared < limit - self.slack
+        i, j = torch.nonzero((squared <= limit + self.slack) & ~inside, as_tuple=True)
         if len(i):
-            inside[i, j] = self.exact(i + run.start, j) < limit[i, j] * self._tie
+            inside[i, j] = self.exact(i + run.start, j) < limit.expand_as(squared)[i, j] * self._tie
         return inside
 
 
@@ -75,31 +74,28 @@ def nearest(x: Tensor, y: Tensor, k: int, *, same: bool = False) -> tuple[Tensor
         Both are one set, whose rows are not their own neighbors.
     """
     pairs, distances, rows = Pairs(x, y), [], []
+    everyone = torch.arange(len(y), device=x.device)
     for run, squared in pairs.blocks():
         here = torch.arange(run.start, run.stop, device=x.device)
         if same:
             squared[here - run.start, here] = torch.inf
-        screened, candidate = squared.topk(min(k + 4, squared.shape[1]), dim=1, largest=False)
-        found = _measure(pairs, here, candidate, same)
-        # The farthest candidate must be farther than the k-th neighbor beyond all rounding, else any row may be one.
-        doubt = 2 * pairs.slack(run).amax(dim=1)
-        unsure = screened[:, -1] - doubt <= found.sort(dim=1).values[:, k - 1]
-        if candidate.shape[1] == squared.shape[1]:
-            unsure[:] = False
-        order = found.argsort(dim=1, stable=True)[:, :k]
-        distance, index = found.gather(1, order), candidate.gather(1, order)
-        everyone = torch.arange(squared.shape[1], device=x.device)
+        screened, candidate = squared.topk(min(k + 1, len(y)), dim=1, largest=False)
+        # Of neighbors that are as far the first are taken.
+        distance, index = _best(pairs, here, candidate.sort(dim=1).values, k, same)
+        # What was passed over must be farther than the k-th neighbor beyond all rounding, else any row may be one.
+        unsure = (screened[:, -1] - 2 * pairs.slack <= distance[:, -1]) & (candidate.shape[1] < len(y))
         for row in torch.nonzero(unsure)[:, 0].tolist():
-            full = _measure(pairs, here[row : row + 1], everyone[None], same)[0]
-            index[row] = full.argsort(stable=True)[:k]
-            distance[row] = full[index[row]]
+            full = _best(pairs, here[row : row + 1], everyone[None], k, same)
+            distance[row], index[row] = full[0][0], full[1][0]
         distances.append(distance)
         rows.append(index)
     return torch.cat(distances), torch.cat(rows)
 
 
-def _measure(pairs: Pairs, i: Tensor, candidate: Tensor, same: bool) -> Tensor:
-    """Exact squared distances of rows to their candidates ``(n, c)``; infinite to themselves in one set."""
+def _best(pairs: Pairs, i: Tensor, candidate: Tensor, k: int, same: bool) -> tuple[Tensor, Tensor]:
+    """Exact squared distances of rows to the k nearest of their candidates ``(n, c)``, and which; never to themselves."""
     i = i[:, None].expand_as(candidate)
     exact = pairs.exact(i.flatten(), candidate.flatten()).view_as(candidate)
-    return torch.where(i == candidate, torch.inf, exact) if same else exact
+    exact = torch.where(i == candidate, torch.inf, exact) if same else exact
+    order = exact.argsort(dim=1, stable=True)[:, :k]
+    return exact.gather(1, order), candidate.gather(1, order)
