@@ -1,4 +1,4 @@
-"""Distances by class and over a label: a swap of classes or a drift with the label is seen, where the whole is equal."""
+"""Distances by class and over a label: they see swapped classes and a drift with the label, where the whole is equal."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_swapped_classes_are_far_by_class_and_near_as_a_whole():
 
 
 def test_a_class_of_one_set_alone_and_a_small_one_have_no_distance():
-    labels = LABELS.copy()
+    labels = LABELS.astype(object)
     labels[:14] = "spiral"
     labels[14:29] = "edge-on"
     found = class_distances(ONE, labels, OTHER, labels).distance

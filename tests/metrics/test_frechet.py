@@ -109,7 +109,7 @@ def test_infinity_is_the_distance_of_the_populations(fixed):
         fits.append(frechet_infinity(a, b, fixed=fixed, rungs=5, groups=5 if len(fits) < 4 else 0))
     values = np.array([fit.value for fit in fits])
     assert values.mean() == pytest.approx(truth, abs=3 * values.std() / np.sqrt(7) + 0.02 * truth)
-    assert fits[0].distances[0] > truth
+    assert np.mean([fit.slope for fit in fits]) > 0
     jackknife = np.mean([fit.error for fit in fits[:4]])
     assert 0.4 < jackknife / values.std(ddof=1) < 2.5
     assert np.isnan(fits[-1].error)

@@ -62,7 +62,7 @@ class GaussianKernel:
         """
         a, b = as_pair(features_a, features_b)
         pooled = torch.cat([x[:: max(1, len(x) // rows)][:rows] for x in (a, b)])
-        bandwidth = float(torch.pdist(pooled).median())
+        bandwidth = float(np.median(torch.pdist(pooled).cpu().numpy()))
         if not bandwidth > 0:
             raise DataError("most rows of features are equal: their distances give no bandwidth")
         return cls(bandwidth)

@@ -7,7 +7,9 @@ from one population":
 - ``hotelling``: :math:`\delta^T C^{-1} \delta`, for a small difference along many; the correlations in C are shrunk
   towards none by what they are uncertain (Schäfer & Strimmer 2005, *Stat. Appl. Genet. Mol. Biol.* 4, 32), so that more
   bins than images are allowed;
-- ``energy``: the energy distance of the standardised vectors, for any difference of the distributions.
+- ``energy``: the energy distance, for any difference of the distributions; how far two images are apart is the sum of
+  the distance of their standardised vectors and of that with C divided out, each over its mean: the former follows what
+  the bins have in common, the latter what they do not.
 
 Their p-values are shares of random relabelings of the images that give as much (Phipson & Smyth 2010,
 arXiv:1603.05766): exact for any distribution and any correlation of the bins. The same relabelings serve all
@@ -196,8 +198,7 @@ def _permuted(
     rng = np.random.default_rng([seed, 1])
     chosen = [rng.permutation(n)[:energy_rows], n + rng.permutation(m)[:energy_rows]]
     few = torch.from_numpy(np.concatenate(chosen)).to(device)
-    exact = "donot_use_mm_for_euclid_dist"
-    distance = {name: torch.cdist(z[few], z[few], compute_mode=exact) for name, z in standard.items()}
+    distance = {name: _apart(z[few]) + _apart(unrelated[name][few]) for name, z in standard.items()}
     scale = (1 / n + 1 / m) ** 0.5
     found = []
     of_all = _labels(n, m, permutations, [seed, 2])
@@ -221,6 +222,12 @@ def _permuted(
     bins = [(z[:n].mean(dim=0) - z[n:].mean(dim=0)).abs() / scale for z in standard.values()]
     p_bin = torch.cat([_share_above(values[:, i, :1], one) for i, one in enumerate(bins)])
     return values[0].cpu().numpy(), p.cpu().numpy(), p_bin.cpu().numpy()
+
+
+def _apart(x: Tensor) -> Tensor:
+    """Distances of all pairs of rows, over their mean."""
+    distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+    return distance / distance.mean().clamp_min(torch.finfo(x.dtype).tiny)
 
 
 def _share_above(values: Tensor, observed: Tensor) -> Tensor:
