@@ -1,4 +1,4 @@
-"""Distances by class and over a label: they see swapped classes and a drift with the label, where the whole is equal."""
+"""Distances by class and over a label see swapped classes and a drift with the label, where the whole is equal."""
 
 import numpy as np
 import pytest

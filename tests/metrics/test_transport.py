@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from galdiff.errors import DataError
@@ -12,6 +12,7 @@ from galdiff.metrics import energy_distance, sliced_wasserstein, statistic_dista
 rng = np.random.default_rng(0)
 
 
+@settings(max_examples=40)
 @given(seed=st.integers(0, 1000), n=st.integers(1, 30), m=st.integers(1, 30), whole=st.booleans())
 def test_scipy_one_statistic_at_a_time(seed, n, m, whole):
     draw = np.random.default_rng(seed)

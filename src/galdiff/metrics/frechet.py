@@ -137,11 +137,12 @@ def frechet_infinity(
         raise DataError(f"{rungs} rungs and {groups} groups: 3 rungs, and no group or 2, are needed at least")
     # Every ladder of the jackknife has the same rungs.
     left = fewest - -(-fewest // groups) if groups else fewest
-    rungs = min(rungs, left // max(2, _SMALLEST_PART * width))
+    smallest = max(2, _SMALLEST_PART * width)
+    rungs, needed = min(rungs, left // smallest), 3 * smallest
     if rungs < 3:
         raise DataError(
             f"{fewest} rows of {width} features are too few to extrapolate from",
-            remedy=f"About {6 * width * (groups or 1) // max(1, (groups or 2) - 1)} are needed",
+            remedy=f"Needed are {needed + (needed // (groups - 1) if groups else 0)} or so",
         )
     distances = _ladder(a, b, rungs, fixed)
     value, slope, fit_error = _line(distances)

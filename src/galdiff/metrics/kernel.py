@@ -34,7 +34,7 @@ def polynomial_kernel(x: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class GaussianKernel:
-    """The kernel exp(-|x - y|^2 / 2 s^2), which sees every difference of two distributions.
+    r"""The kernel :math:`\exp(-|x - y|^2 / 2 s^2)`, which sees every difference of two distributions.
 
     Attributes
     ----------

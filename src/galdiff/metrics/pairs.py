@@ -93,7 +93,7 @@ def nearest(x: Tensor, y: Tensor, k: int, *, same: bool = False) -> tuple[Tensor
 
 
 def _best(pairs: Pairs, i: Tensor, candidate: Tensor, k: int, same: bool) -> tuple[Tensor, Tensor]:
-    """Exact squared distances of rows to the k nearest of their candidates ``(n, c)``, and which; never to themselves."""
+    """Exact squared distances of rows to the k nearest of their candidates ``(n, c)``, and which those are."""
     i = i[:, None].expand_as(candidate)
     exact = pairs.exact(i.flatten(), candidate.flatten()).view_as(candidate)
     exact = torch.where(i == candidate, torch.inf, exact) if same else exact

@@ -74,7 +74,7 @@ def two_sample_test(
         Along ``statistic`` and ``test``: ``observed``, ``p``, ``p_adjusted`` over all of them, ``differs`` (at alpha).
         Along ``bin``, all statistics one after another (``bin_statistic`` names them): ``difference`` of the means a -
         b, its bootstrap ``error``, ``z`` = difference / error (NaN where all images are equal), ``p_bin`` (corrected
-        for the bins of its statistic, by the relabelings' max |z|), and ``covariance`` (bin, other_bin). Attributes:
+        for the bins of its statistic, by the relabelings' largest z), and ``covariance`` (bin, other_bin). Attributes:
         ``passes`` (1 if nothing differs), the counts, and every option.
 
     Raises
