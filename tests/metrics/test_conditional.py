@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+import xarray as xr
 
 from galdiff.errors import DataError
 from galdiff.metrics import class_distances, frechet_distance, sliding_distances, squared_mmd
@@ -68,3 +70,20 @@ def test_windows_without_enough_rows_are_not_a_number():
 def test_bad_labels(labels, words):
     with pytest.raises(DataError, match=words):
         sliding_distances(ONE, labels, OTHER, labels)
+
+
+def test_text_and_numbers_are_not_mixed():
+    with pytest.raises(DataError, match="text in one set"):
+        class_distances(ONE, LABELS, OTHER, np.arange(200))
+    with pytest.raises(DataError, match="not numbers"):
+        sliding_distances(ONE, LABELS, OTHER, LABELS)
+    as_tensors = class_distances(ONE, torch.arange(200) % 2, torch.from_numpy(OTHER), np.arange(200) % 2 == 1)
+    assert as_tensors["class"].values.tolist() == [0, 1]
+
+
+def test_results_are_kept_in_zarr(tmp_path):
+    found = class_distances(ONE, LABELS, OTHER, LABELS)
+    found.to_zarr(tmp_path / "distances.zarr", zarr_format=3, consolidated=False)
+    again = xr.open_zarr(tmp_path / "distances.zarr", consolidated=False).load()
+    xr.testing.assert_equal(again, found)
+    assert again.attrs == found.attrs

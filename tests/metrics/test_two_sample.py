@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.stats
+import xarray as xr
 
 from galdiff.errors import DataError
 from galdiff.metrics import adjusted_p, two_sample_test
@@ -127,11 +128,13 @@ def test_constant_bins_say_nothing():
     assert (same["p"] == 1).all()
 
 
-def test_one_seed_one_answer():
+def test_one_seed_one_answer_that_is_kept_in_zarr(tmp_path):
     rng = np.random.default_rng(8)
     a, b = rng.normal(size=(40, 3)), rng.normal(size=(50, 3))
     one, again, other = (two_sample_test(a, b, seed=s, permutations=299) for s in (1, 1, 2))
     assert one.identical(again)
+    one.to_zarr(tmp_path / "tests.zarr", zarr_format=3, consolidated=False)
+    xr.testing.assert_equal(xr.open_zarr(tmp_path / "tests.zarr", consolidated=False).load(), one)
     assert not one["p"].equals(other["p"])
 
 

@@ -53,14 +53,15 @@ def class_distances(
     Raises
     ------
     DataError
-        For labels that are not one a row, and what the features' check refuses.
+        For labels that are not one a row, are missing (NaN), or are text in one set and numbers in the other, and what
+        the features' check refuses.
     """
     a, b = as_pair(features_a, features_b)
-    one, other = _labels(labels_a, a), _labels(labels_b, b)
+    one, other = _labels(labels_a, a, labels_b, b)
     classes = np.union1d(one, other)
     masks = [(one == c, other == c) for c in classes]
     found = _distances(a, b, masks, distance, minimum, "class")
-    return found.assign_coords({"class": classes.astype(object) if classes.dtype.kind in "US" else classes})
+    return found.assign_coords({"class": classes.astype(object) if classes.dtype.kind == "U" else classes})
 
 
 def sliding_distances(
@@ -103,9 +104,9 @@ def sliding_distances(
         For labels that are not finite numbers, one a row, or all equal, and what the features' check refuses.
     """
     a, b = as_pair(features_a, features_b)
-    one, other = _labels(values_a, a), _labels(values_b, b)
-    if any(v.dtype.kind not in "iuf" or not np.isfinite(v).all() for v in (one, other)):
-        raise DataError("labels are not finite numbers", remedy="Drop the rows whose label is missing")
+    one, other = _labels(values_a, a, values_b, b)
+    if one.dtype.kind == "U":
+        raise DataError("labels are not numbers", remedy="Compare class by class with class_distances")
     low, high = float(one.min()), float(one.max())
     if windows < 1 or not high > low:
         raise DataError(f"{windows} windows cannot slide from {low:g} to {high:g}")
@@ -121,13 +122,20 @@ def sliding_distances(
     return found.assign_attrs(mean=mean, std=std, width=width)
 
 
-def _labels(labels: Any, features: Tensor) -> np.ndarray:
-    values = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
-    if values.dtype == object:
-        values = values.astype(str)
-    if values.shape != (len(features),):
-        raise DataError(f"labels have shape {values.shape} for {len(features)} rows of features")
-    return values
+def _labels(labels_a: Any, a: Tensor, labels_b: Any, b: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return one label a row for both sets: text, or finite numbers."""
+    found = []
+    for labels, features in ((labels_a, a), (labels_b, b)):
+        values = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+        values = values if values.dtype.kind in "biuf" else values.astype(str)
+        if values.shape != (len(features),):
+            raise DataError(f"labels have shape {values.shape} for {len(features)} rows of features")
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise DataError("labels are not finite", remedy="Drop the rows whose label is missing")
+        found.append(values)
+    if len({values.dtype.kind == "U" for values in found}) > 1:
+        raise DataError("labels are text in one set and numbers in the other")
+    return found[0], found[1]
 
 
 def _distances(
