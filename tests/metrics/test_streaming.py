@@ -88,9 +88,13 @@ def test_two_processes_give_the_value_of_one():
     workers = [context.Process(target=_process, args=(rank, shares, port, queue)) for rank in range(2)]
     for worker in workers:
         worker.start()
-    values = queue.get(timeout=240)
     for worker in workers:
-        worker.join()
+        worker.join(timeout=240)
+    ended = [worker.exitcode for worker in workers]
+    for worker in workers:
+        worker.kill()
+    assert ended == [0, 0]
+    values = queue.get(timeout=10)
     known = expected()
     assert len(values) == 2 * len(known)
     for name, value in values:
