@@ -1,12 +1,24 @@
 """Science metrics: arrays in, arrays out."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from galdiff.metrics.blocks import features_of, moments_of
+from galdiff.metrics.conditional import class_distances, sliding_distances
 from galdiff.metrics.features import SPACES, FeatureSpace, feature_space
 from galdiff.metrics.figure import Figure, judge
-from galdiff.metrics.frechet import Whitening, frechet_distance
+from galdiff.metrics.frechet import FrechetFit, Whitening, frechet_distance, frechet_infinity
+from galdiff.metrics.kernel import GaussianKernel, KernelEstimate, kernel_distance, polynomial_kernel, squared_mmd
+from galdiff.metrics.manifold import Fidelity, authentic_share, precision_recall
+from galdiff.metrics.moments import Moments
 from galdiff.metrics.morphology import FEATURES, PROTOCOL, SHAPE, SKY, morphology, physical_features
 from galdiff.metrics.profiles import annulus_weights, radial_profile
 from galdiff.metrics.rendering import Rendering, lupton_rgb
 from galdiff.metrics.spectra import high_frequency_power, power_spectrum
+from galdiff.metrics.transport import energy_distance, sliced_wasserstein, statistic_distances, wasserstein_distance
+from galdiff.metrics.two_sample import adjusted_p, two_sample_test
 
 __all__ = [
     "FEATURES",
@@ -14,18 +26,70 @@ __all__ = [
     "SHAPE",
     "SKY",
     "SPACES",
+    "AuthenticShare",
+    "EnergyDistance",
     "FeatureSpace",
+    "Fidelity",
     "Figure",
+    "FrechetDistance",
+    "FrechetFit",
+    "GaussianKernel",
+    "KernelDistance",
+    "KernelEstimate",
+    "Moments",
+    "PrecisionRecall",
     "Rendering",
+    "WassersteinDistance",
     "Whitening",
+    "adjusted_p",
     "annulus_weights",
+    "authentic_share",
+    "class_distances",
+    "energy_distance",
     "feature_space",
+    "features_of",
     "frechet_distance",
+    "frechet_infinity",
     "high_frequency_power",
     "judge",
+    "kernel_distance",
     "lupton_rgb",
+    "moments_of",
     "morphology",
     "physical_features",
+    "polynomial_kernel",
     "power_spectrum",
+    "precision_recall",
     "radial_profile",
+    "sliced_wasserstein",
+    "sliding_distances",
+    "squared_mmd",
+    "statistic_distances",
+    "two_sample_test",
+    "wasserstein_distance",
 ]
+
+if TYPE_CHECKING:
+    from galdiff.metrics.streaming import (
+        AuthenticShare,
+        EnergyDistance,
+        FrechetDistance,
+        KernelDistance,
+        PrecisionRecall,
+        WassersteinDistance,
+    )
+# Importing torchmetrics takes as long as all else.
+_STREAMING = {
+    "AuthenticShare",
+    "EnergyDistance",
+    "FrechetDistance",
+    "KernelDistance",
+    "PrecisionRecall",
+    "WassersteinDistance",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _STREAMING:
+        raise AttributeError(f"module 'galdiff.metrics' has no attribute '{name}'")
+    return globals().setdefault(name, getattr(importlib.import_module("galdiff.metrics.streaming"), name))
