@@ -1,8 +1,11 @@
 """Science metrics: arrays in, arrays out."""
 
 from galdiff.metrics.frechet import Whitening, frechet_distance
+from galdiff.metrics.isophotes import flux_centroid
 from galdiff.metrics.morphology import FEATURES, PROTOCOL, SHAPE, SKY, morphology, physical_features
-from galdiff.metrics.profiles import annulus_weights, radial_profile
+from galdiff.metrics.overlap import annulus_weights
+from galdiff.metrics.profiles import radial_profile, stacked_profile
+from galdiff.metrics.residuals import residual
 from galdiff.metrics.spectra import high_frequency_power, power_spectrum
 
 __all__ = [
@@ -12,10 +15,13 @@ __all__ = [
     "SKY",
     "Whitening",
     "annulus_weights",
+    "flux_centroid",
     "frechet_distance",
     "high_frequency_power",
     "morphology",
     "physical_features",
     "power_spectrum",
     "radial_profile",
+    "residual",
+    "stacked_profile",
 ]

@@ -118,8 +118,8 @@ def evaluate(
     protocol = "mean |FFT|^2 above half Nyquist, generated over real"
     figures.append(_figure("power_above_half_Nyquist", _ratio, power, protocol, minimum, "1 is right", rng, draws))
     curves: dict[str, Any] = {}
-    radius, profiles = _curves(sets, lambda x: radial_profile(x)[:2])
-    k, spectra = _curves(sets, lambda x: power_spectrum(x, window="hann")[:2])
+    radius, profiles = _curves(sets, _profile)
+    k, spectra = _curves(sets, _spectrum)
     for name, axis, values, data, unit, coordinate in (
         ("profile", "radius", radius, profiles, "pixel", "profile_radius"),
         ("spectrum", "k", k, spectra, "rad / pixel", "spectrum_k"),
@@ -184,6 +184,16 @@ def _fractional(a: np.ndarray, b: np.ndarray) -> float:
 def _wasserstein(a: np.ndarray, b: np.ndarray) -> float:
     """Wasserstein-1 distance of two samples of the same size: sorted values are each other's partners."""
     return float(np.abs(np.sort(a[:, 0]) - np.sort(b[:, 0])).mean())
+
+
+def _profile(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    found = radial_profile(images)
+    return found["radius"].to_numpy(), found["profile"].to_numpy()
+
+
+def _spectrum(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    found = power_spectrum(images, window="hann")
+    return found["k"].to_numpy(), found["power"].to_numpy()
 
 
 def _curves(
