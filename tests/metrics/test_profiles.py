@@ -239,6 +239,12 @@ class TestResidual:
         profile = radial_profile(residual(noise(1, 1, 33, 33) + 4), [3, 6, 9, 12, 15])["profile"]
         assert np.abs(profile).max() < 0.05
 
+    def test_a_data_array_keeps_its_labels(self):
+        images = xr.DataArray(noise(1, 2, 8, 8), dims=("sample", "band", "y", "x"), attrs={"pixel_scale": 0.4})
+        left = residual(images)
+        assert left.attrs == images.attrs
+        np.testing.assert_array_equal(left, residual(images.to_numpy()))
+
     def test_invalid_pixels_have_no_say(self):
         images, mask = np.exp(-polar(32, (15, 16))[0] / 4)[None, None], noise(1, 1, 32, 32) > -1
         spoiled = np.where(mask, images, np.inf)

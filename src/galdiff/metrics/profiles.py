@@ -75,8 +75,9 @@ def radial_profile(
         light between the first and an annulus's outer edge) and ``log_slope`` (d ln I / d ln r; NaN where light is
         not positive) along ``(sample, band, annulus)``; ``r20``, ``r50``, ``r80`` along ``(sample, band)``
         [pixel, or units of ``scale`` where given], the radii that hold a share of the light within the last edge (NaN
-        where that is not positive); ``center`` along ``(sample, axis)`` [pixel]; coordinates ``radius``, ``inner`` and
-        ``outer``. An annulus without a valid pixel is NaN. Everything float64.
+        where that is not positive; of images without sky, and with an error of second order in the annuli's width);
+        ``center`` along ``(sample, axis)`` [pixel]; coordinates ``radius``, ``inner`` and ``outer``. An annulus
+        without a valid pixel is NaN. Everything float64.
 
     Raises
     ------
@@ -85,7 +86,8 @@ def radial_profile(
 
     References
     ----------
-    Bradley et al., photutils, ``RadialProfile(method="exact")``, to which it is equal.
+    Bradley et al., photutils, ``RadialProfile(method="exact")``, to which the profile is equal. Its error is the sum of
+    w sigma^2, not of w^2 sigma^2 as of a weighted mean of independent pixels, and is larger.
     """
     labels = labels_of(images)
     pixel_scale = labels.pixel_scale if pixel_scale is None else pixel_scale
@@ -130,7 +132,14 @@ def radial_profile(
         coords["radius_arcsec"] = ("annulus", middle * pixel_scale, {"units": "arcsec"})
     if labels.bands is not None:
         coords["band"] = labels.bands
-    return xr.Dataset(data, coords=coords | {"axis": np.array(["y", "x"], dtype=object)})
+    attrs: dict[str, Any] = {
+        "center": center if isinstance(center, str) else "given",
+        "shape": "circles" if axis_ratio is None else "ellipses",
+        "overlap": "exact",
+    }
+    if pixel_scale is not None:
+        attrs["pixel_scale"] = pixel_scale
+    return xr.Dataset(data, coords | {"axis": np.array(["y", "x"], dtype=object)}, attrs)
 
 
 def stacked_profile(

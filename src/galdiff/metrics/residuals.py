@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor
 
 from galdiff.metrics.arrays import as_square_images, as_valid
@@ -28,7 +29,7 @@ _RANK = 1e-9  # of the largest eigenvalue: around the center there are fewer rad
 
 def residual(
     images: Any, *, center: Any = "stamp", axis_ratio: Any = None, angle: Any = 0.0, mask: Any = None
-) -> np.ndarray:
+) -> np.ndarray | xr.DataArray:
     """Take off every image's axisymmetric profile.
 
     Parameters
@@ -44,8 +45,8 @@ def residual(
 
     Returns
     -------
-    numpy.ndarray
-        float64, of the images' shape and unit.
+    numpy.ndarray or xarray.DataArray
+        float64, of the images' shape and unit; with the coordinates and attributes of a DataArray.
 
     Raises
     ------
@@ -65,9 +66,10 @@ def residual(
         if basis is None:
             splines = _basis(x[part], isophotes.part(part))[:, None]
             basis = _orthonormal(splines if use is None else splines * use)
-        left = values - basis @ (basis.transpose(-1, -2) @ values)
-        parts.append((left if use is None else left * use).reshape(x[part].shape).cpu().numpy())
-    return np.concatenate(parts)
+        rest = values - basis @ (basis.transpose(-1, -2) @ values)
+        parts.append((rest if use is None else rest * use).reshape(x[part].shape).cpu().numpy())
+    left = np.concatenate(parts)
+    return images.copy(data=left) if isinstance(images, xr.DataArray) else left
 
 
 def _basis(x: Tensor, isophotes: Isophotes) -> Tensor:
