@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galdiff.errors import DataError
-from galdiff.metrics import annulus_weights, flux_centroid, radial_profile, residual, stacked_profile
+from galdiff.metrics import (
+    annulus_weights,
+    flux_centroid,
+    nearest_neighbours,
+    power_spectrum,
+    radial_profile,
+    residual,
+    stacked_profile,
+)
 
 CENTERS = np.array([[9.5, 9.5], [10.0, 9.0], [8.31, 11.77]])
 
@@ -209,6 +217,8 @@ class TestStack:
         x = np.linspace(0, 2.5, 6)
         light = np.diff(1 - np.exp2(-(x**2))) / np.diff(x**2) / 0.5
         np.testing.assert_allclose(stack["stack"][0], light, rtol=0.03)
+        tilted = stacked_profile(images[:, None], np.linspace(0, 2.5, 6), axis_ratio=0.5, center="centroid")
+        assert (tilted["count"] == 3).all()
         np.testing.assert_allclose(stack["r50"], np.sqrt(2 * np.log(2)) * sizes, rtol=0.03)
         assert (stack["stack_error"] < 0.02).all()
         assert (stack["count"] == 3).all()
@@ -304,3 +314,17 @@ def test_an_image_without_light_has_a_profile_and_no_radii():
     assert np.isfinite(found["profile"]).all()
     assert np.isnan(found["r50"]).all()
     assert np.isnan(found["log_slope"]).all()
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_curves():
+    images = torch.from_numpy(noise(20, 2, 32, 32) + 3)
+    options = {"center": 15.5 + noise(20, 2, seed=1)}
+    for chosen in ({}, options, options | {"axis_ratio": 0.5, "angle": 0.3, "error": torch.ones(1, 1, 1, 1)}):
+        one, other = (radial_profile(x, **chosen) for x in (images, images.cuda()))
+        xr.testing.assert_allclose(one, other, rtol=1e-10)
+    one, other = (power_spectrum(x, cross=True, window="hann") for x in (images, images.cuda()))
+    xr.testing.assert_allclose(one, other, rtol=1e-8)
+    one, other = (nearest_neighbours(x[:5], images.numpy(), k=3) for x in (images, images.cuda()))
+    xr.testing.assert_allclose(one, other)
+    np.testing.assert_allclose(residual(images.cuda()), residual(images), atol=1e-10)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from galdiff.errors import DataError
 
-__all__ = ["Labels", "as_images", "as_square_images", "as_valid", "labels_of", "per_image"]
+__all__ = ["Labels", "as_images", "as_numbers", "as_square_images", "as_valid", "labels_of", "per_image"]
 
 
 def as_images(images: Any, *, valid: Tensor | None = None) -> Tensor:
@@ -56,6 +56,12 @@ def as_square_images(images: Any, *, valid: Tensor | None = None) -> Tensor:
     return x
 
 
+def as_numbers(value: Any, device: torch.device) -> Tensor:
+    """Return a number, an array or a tensor in float64 on a device."""
+    given = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value, dtype=np.float64))
+    return given.to(device, torch.float64)
+
+
 def as_valid(mask: Any) -> Tensor | None:
     """Return a mask, True where a pixel is valid, as a bool tensor."""
     if mask is None or isinstance(mask, Tensor):
@@ -67,7 +73,7 @@ def per_image(value: Any, x: Tensor, name: str) -> Tensor | None:
     """Return one positive number for every image, float64 ``(sample,)``, from one or as many."""
     if value is None:
         return None
-    found = torch.as_tensor(np.asarray(value), dtype=torch.float64, device=x.device)
+    found = as_numbers(value, x.device)
     if found.shape not in ((), (len(x),)) or not (torch.isfinite(found) & (found > 0)).all():
         message = f"the {name} of shape {tuple(found.shape)} is not one positive number for each of {len(x)} images"
         raise DataError(message)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from galdiff.errors import DataError
-from galdiff.metrics.arrays import as_square_images, as_valid, per_image
+from galdiff.metrics.arrays import as_numbers, as_square_images, as_valid, per_image
 
 __all__ = ["Isophotes", "flux_centroid"]
 
@@ -60,7 +60,7 @@ class Isophotes(NamedTuple):
             return cls(_centers(x, center, valid), None, None)
         if (ratio > 1).any():
             raise DataError("an axis ratio is above 1", remedy="Give minor over major axis")
-        turn = torch.as_tensor(np.asarray(angle), dtype=torch.float64, device=x.device)
+        turn = as_numbers(angle, x.device)
         if turn.shape not in ((), (len(x),)) or not torch.isfinite(turn).all():
             raise DataError(
                 f"angles of shape {tuple(turn.shape)} are not one finite number for each of {len(x)} images"
@@ -77,7 +77,7 @@ def _centers(x: Tensor, center: Any, valid: Tensor | None) -> Tensor | None:
         if center not in ("stamp", "centroid"):
             raise DataError(f"unknown center '{center}'", remedy="Known: stamp, centroid, positions (sample, 2)")
         return None if center == "stamp" else _centroids(x, valid)
-    at = torch.as_tensor(np.asarray(center), dtype=torch.float64, device=x.device)
+    at = as_numbers(center, x.device)
     if at.shape != (len(x), 2) or not torch.isfinite(at).all():
         raise DataError(f"centers of shape {tuple(at.shape)} for {len(x)} images are not finite rows and columns")
     return at

@@ -20,7 +20,7 @@ import xarray as xr
 from torch import Tensor
 
 from galdiff.errors import DataError
-from galdiff.metrics.arrays import as_images, as_square_images, as_valid, labels_of, per_image
+from galdiff.metrics.arrays import as_images, as_numbers, as_square_images, as_valid, labels_of, per_image
 from galdiff.metrics.isophotes import Isophotes
 from galdiff.metrics.overlap import annulus_sums, annulus_weights
 
@@ -178,8 +178,9 @@ def stacked_profile(
     safe = np.where(r50 > 0, r50, 1.0)
     measured = radial_profile(x, borders, scale=safe, mask=valid, **options)
     half = radial_profile(x, [0.0, 1.0], scale=safe, mask=valid, **options)["profile"].to_numpy()
-    ratio = np.broadcast_to(1.0 if options.get("axis_ratio") is None else np.asarray(options["axis_ratio"]), len(x))
-    ideal = np.pi * ratio[:, None] * safe[:, None] ** 2 * np.diff(borders**2)
+    ratio = per_image(options.get("axis_ratio"), x, "axis ratio")
+    flat = np.ones(len(x)) if ratio is None else ratio.cpu().numpy()
+    ideal = np.pi * flat[:, None] * safe[:, None] ** 2 * np.diff(borders**2)
     usable = (r50 > 0)[:, None] & (measured["area"].to_numpy() >= _WHOLE * ideal)
     with np.errstate(divide="ignore", invalid="ignore"):
         scaled = np.where((half > 0) & usable[:, None], measured["profile"].to_numpy() / half, np.nan)
@@ -222,10 +223,10 @@ def _measure(
 
 
 def _as_deviation(error: Any, x: Tensor, valid: Tensor | None) -> Tensor:
-    shape = np.shape(error)
-    if len(shape) != 4 or any(a not in (1, b) for a, b in zip(shape, x.shape, strict=True)):
-        raise DataError(f"the error map has shape {shape}, the images {tuple(x.shape)}")
-    given = as_images(np.broadcast_to(np.asarray(error), x.shape), valid=valid).to(x.device)
+    given = as_numbers(error, x.device)
+    if given.ndim != 4 or any(a not in (1, b) for a, b in zip(given.shape, x.shape, strict=True)):
+        raise DataError(f"the error map has shape {tuple(given.shape)}, the images {tuple(x.shape)}")
+    given = as_images(given.expand_as(x), valid=valid)
     if (given < 0).any():
         raise DataError("the error map has values below 0", remedy="Give standard deviations")
     return given
