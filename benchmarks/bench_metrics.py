@@ -1,11 +1,18 @@
-"""Science metrics of simulated galaxies."""
+"""Science metrics of simulated galaxies, and their curves against the loops of photutils and powerbox in one run."""
 
-from galdiff.metrics import physical_features, power_spectrum, radial_profile
+import warnings
+
+import numpy as np
+
+from galdiff.metrics import nearest_neighbours, physical_features, power_spectrum, radial_profile, residual
+from galdiff.metrics.neighbours import pose
 from galdiff.simulate import simulate_galaxies
 
 from .clock import best
 
 IMAGES = 128
+CUTOUTS, LOOP, SIZE = 10_000, 50, 64
+SAMPLES, TRAINING = 100, 10_000
 
 
 class Metrics:
@@ -21,4 +28,92 @@ class Metrics:
     def track_spectrum(self):
         return IMAGES / best(lambda: power_spectrum(self.images), rounds=3)
 
-    track_morphology.unit = track_profile.unit = track_spectrum.unit = "images/s"
+    def track_residual(self):
+        return IMAGES / best(lambda: residual(self.images), rounds=3)
+
+    track_morphology.unit = track_profile.unit = track_spectrum.unit = track_residual.unit = "images/s"
+
+
+class AgainstLoops:
+    """How many times as fast 10,000 cutouts of 64 px are; the loops are measured on 50 of them."""
+
+    timeout = 600
+
+    def setup(self):
+        try:
+            from photutils.profiles import RadialProfile
+            from powerbox import get_power
+        except ImportError:
+            raise NotImplementedError from None
+        rng = np.random.default_rng(0)
+        self.images = rng.normal(size=(CUTOUTS, 1, SIZE, SIZE)).astype(np.float32)
+        self.centers = (SIZE - 1) / 2 + rng.uniform(-1, 1, (CUTOUTS, 2))
+        edges = np.arange(SIZE // 2 + 1)
+
+        def profiles(centers):
+            for image, center in zip(self.images[:LOOP, 0], centers, strict=True):
+                _ = RadialProfile(image, center[::-1], edges, method="exact").profile
+
+        def spectra():
+            for image in self.images[:LOOP, 0]:
+                get_power(image, [SIZE, SIZE], bins_upto_boxlen=True)
+
+        self.profiles, self.spectra = profiles, spectra
+
+    def ratio(self, loop, batch):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return best(loop, rounds=3) / LOOP / (best(batch, rounds=3) / CUTOUTS)
+
+    def track_profile(self):
+        middle = np.full((LOOP, 2), (SIZE - 1) / 2)
+        return self.ratio(lambda: self.profiles(middle), lambda: radial_profile(self.images))
+
+    def track_profile_around_other_centers(self):
+        centers = self.centers
+        return self.ratio(lambda: self.profiles(centers[:LOOP]), lambda: radial_profile(self.images, center=centers))
+
+    def track_spectrum(self):
+        return self.ratio(self.spectra, lambda: power_spectrum(self.images))
+
+    def track_profile_and_spectrum(self):
+        middle = np.full((LOOP, 2), (SIZE - 1) / 2)
+        return self.ratio(
+            lambda: (self.profiles(middle), self.spectra()),
+            lambda: (radial_profile(self.images), power_spectrum(self.images)),
+        )
+
+
+class Memorisation:
+    """Samples against training images of 64 px and three bands: turned, flipped and shifted copies with noise."""
+
+    timeout = 600
+
+    def setup(self):
+        rng = np.random.default_rng(0)
+        y, x = np.mgrid[:SIZE, :SIZE]
+        self.training = np.empty((TRAINING, 3, SIZE, SIZE), np.float16)
+        for part in np.split(self.training, TRAINING // 500):
+            part[:] = 0.05 * rng.standard_normal(part.shape, np.float32)
+            for _ in range(4):
+                at, width = rng.normal(SIZE / 2, SIZE / 16, (2, 500, 1, 1)), rng.uniform(1.5, 8, (500, 1, 1))
+                blob = np.exp(-0.5 * ((y - at[0]) ** 2 + (x - at[1]) ** 2) / width**2)
+                part += (blob[:, None] * rng.uniform(0.3, 1, (500, 3, 1, 1))).astype(np.float16)
+        self.rows = rng.choice(TRAINING, SAMPLES, replace=False)
+        turns, shifts = rng.integers(0, 8, SAMPLES), rng.integers(-2, 3, (SAMPLES, 2))
+        turned = [pose(self.training[[r]], t).numpy()[0] for r, t in zip(self.rows, turns, strict=True)]
+        copies = np.stack([np.roll(image, by, (1, 2)) for image, by in zip(turned, shifts, strict=True)])
+        self.copies = copies + 0.05 * rng.standard_normal(copies.shape, np.float32)
+
+    def track_seconds(self):
+        """Of 1,000 samples against 100,000 images: from what a pair and what a sample take here."""
+        half = best(lambda: nearest_neighbours(self.copies, self.training[: TRAINING // 2]), rounds=1)
+        whole = best(lambda: nearest_neighbours(self.copies, self.training), rounds=1)
+        pair = (whole - half) / (SAMPLES * TRAINING / 2)
+        return 1e8 * pair + 1000 * (whole / SAMPLES - pair * TRAINING)
+
+    def track_recall(self):
+        found = nearest_neighbours(self.copies, self.training)["index"].to_numpy()[:, 0]
+        return float((found == self.rows).mean())
+
+    track_seconds.unit, track_recall.unit = "s", "share"

@@ -5,17 +5,22 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from galdiff.metrics.blocks import features_of, moments_of
 from galdiff.metrics.conditional import class_distances, sliding_distances
 from galdiff.metrics.features import SPACES, FeatureSpace, feature_space
 from galdiff.metrics.figure import Figure, judge
 from galdiff.metrics.frechet import FrechetFit, Whitening, frechet_distance, frechet_infinity
+from galdiff.metrics.isophotes import flux_centroid
 from galdiff.metrics.kernel import GaussianKernel, KernelEstimate, kernel_distance, polynomial_kernel, squared_mmd
 from galdiff.metrics.manifold import Fidelity, authentic_share, precision_recall
+from galdiff.metrics.memorisation import memorisation
 from galdiff.metrics.moments import Moments
 from galdiff.metrics.morphology import FEATURES, PROTOCOL, SHAPE, SKY, morphology, physical_features
-from galdiff.metrics.profiles import annulus_weights, radial_profile
+from galdiff.metrics.neighbours import nearest_neighbours
+from galdiff.metrics.outofcore import features_of, moments_of
+from galdiff.metrics.overlap import annulus_weights
+from galdiff.metrics.profiles import radial_profile, stacked_profile
 from galdiff.metrics.rendering import Rendering, lupton_rgb
+from galdiff.metrics.residuals import residual
 from galdiff.metrics.spectra import high_frequency_power, power_spectrum
 from galdiff.metrics.transport import energy_distance, sliced_wasserstein, statistic_distances, wasserstein_distance
 from galdiff.metrics.two_sample import adjusted_p, two_sample_test
@@ -48,26 +53,32 @@ __all__ = [
     "energy_distance",
     "feature_space",
     "features_of",
+    "flux_centroid",
     "frechet_distance",
     "frechet_infinity",
     "high_frequency_power",
     "judge",
     "kernel_distance",
     "lupton_rgb",
+    "memorisation",
     "moments_of",
     "morphology",
+    "nearest_neighbours",
     "physical_features",
     "polynomial_kernel",
     "power_spectrum",
     "precision_recall",
     "radial_profile",
+    "residual",
     "sliced_wasserstein",
     "sliding_distances",
     "squared_mmd",
+    "stacked_profile",
     "statistic_distances",
     "two_sample_test",
     "wasserstein_distance",
 ]
+
 
 if TYPE_CHECKING:
     from galdiff.metrics.streaming import (

@@ -56,11 +56,20 @@ def _power(sets: Sets) -> Evaluation:
 
 
 def _profile(sets: Sets) -> Evaluation:
-    return _curves(sets, "profile", "radius", "pixel", lambda images: radial_profile(images)[:2])
+    return _curves(
+        sets, "profile", "radius", "pixel", lambda images: _axis(radial_profile(images), "radius", "profile")
+    )
 
 
 def _spectrum(sets: Sets) -> Evaluation:
-    return _curves(sets, "spectrum", "k", "rad / pixel", lambda images: power_spectrum(images, window="hann")[:2])
+    def measure(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return _axis(power_spectrum(images, window="hann"), "k", "power")
+
+    return _curves(sets, "spectrum", "k", "rad / pixel", measure)
+
+
+def _axis(measured: xr.Dataset, axis: str, curve: str) -> tuple[np.ndarray, np.ndarray]:
+    return measured[axis].to_numpy(), measured[curve].to_numpy()
 
 
 def _curves(sets: Sets, name: str, axis: str, unit: str, measure: Callable[[np.ndarray], Any]) -> Evaluation:
