@@ -13,8 +13,15 @@ from galdiff.errors import DataError
 __all__ = ["as_images"]
 
 
-def as_images(images: Any) -> Tensor:
-    """Return finite images ``(sample, band, y, x)`` as a float tensor, from a tensor, an array or a DataArray.
+def as_images(images: Any, *, finite: bool = True) -> Tensor:
+    """Return images ``(sample, band, y, x)`` as a float tensor, from a tensor, an array or a DataArray.
+
+    Parameters
+    ----------
+    images : array_like
+        Of any kind of number.
+    finite : bool
+        Whether values that are not finite are an error.
 
     Raises
     ------
@@ -30,6 +37,6 @@ def as_images(images: Any) -> Tensor:
     if x.ndim != 4 or 0 in x.shape:
         raise DataError(f"images have shape {tuple(x.shape)}, not (sample, band, y, x)")
     x = x if x.dtype in (torch.float32, torch.float64) else x.float()
-    if not torch.isfinite(x).all():
+    if finite and not torch.isfinite(x).all():
         raise DataError(f"{int((~torch.isfinite(x)).sum())} pixel values are NaN or infinite")
     return x

@@ -16,7 +16,7 @@ from galdiff.atomic import write_json
 from galdiff.diffusion import Objective
 from galdiff.judges import Classifier
 from galdiff.latents import CutoutStore
-from galdiff.metrics import PROTOCOL, morphology
+from galdiff.metrics import PROTOCOL, physical_morphology
 from galdiff.model import DiffusionModel
 from galdiff.pipeline.evaluation import Figure, evaluate
 from galdiff.pipeline.samples import held_out_rows
@@ -107,7 +107,7 @@ def _axis_ratios(folder: Path) -> list[Figure]:
 
 def _axis_ratio(images: np.ndarray) -> float | None:
     """Median over the objects that are found; rings of lensed light have nothing at their centers."""
-    ratios = morphology(images)["axis_ratio"].to_numpy()
+    ratios = physical_morphology(images)["axis_ratio"].to_numpy()
     found = ratios[np.isfinite(ratios)]
     return float(np.median(found)) if len(found) else None
 

@@ -1,4 +1,4 @@
-r"""Physical morphology of cutouts, batched.
+r"""Physical features of cutouts: quick, in fixed apertures, for distances between populations.
 
 The sky is measured in the corners of the stamp (outside the largest circle that fits): its level by the median, its
 noise by the median absolute deviation. The object is what stands above the sky by three times the noise, smoothed by a
@@ -20,8 +20,9 @@ from torch.nn import functional
 from galdiff.errors import DataError
 from galdiff.metrics.arrays import as_images
 from galdiff.metrics.profiles import annulus_weights
+from galdiff.metrics.segmentation import grow
 
-__all__ = ["FEATURES", "PROTOCOL", "SHAPE", "SKY", "morphology", "physical_features"]
+__all__ = ["FEATURES", "PROTOCOL", "SHAPE", "SKY", "physical_features", "physical_morphology"]
 
 SHAPE = ("flux", "r50", "concentration", "gini", "ellipticity", "asymmetry", "color")
 """Features of the object."""
@@ -35,7 +36,7 @@ _BATCH = 256
 _UNITS = {"r20": "pixel", "r50": "pixel", "r80": "pixel", "flux": "ln(pixel value)", "color": "ln(flux ratio)"}
 
 
-def morphology(images: Any) -> xr.Dataset:
+def physical_morphology(images: Any) -> xr.Dataset:
     """Measure every image.
 
     Parameters
@@ -69,20 +70,9 @@ def morphology(images: Any) -> xr.Dataset:
 
 def physical_features(images: Any) -> np.ndarray:
     """Return `FEATURES` as float64 ``(sample, 10)``; objects that are not found have the values of pure sky."""
-    measured = morphology(images)
+    measured = physical_morphology(images)
     columns = [measured[name].to_numpy().astype(np.float64) for name in FEATURES]
     return np.nan_to_num(np.stack(columns, axis=1), nan=0.0)
-
-
-def _connected(mask: Tensor, core: Tensor) -> Tensor:
-    """Grow from the core through the mask, eight neighbors at a time, as far as it goes."""
-    region = mask & core
-    for _ in range(mask.shape[-1]):
-        grown = (functional.max_pool2d(region[:, None].float(), 3, 1, 1)[:, 0] > 0) & mask
-        if torch.equal(grown, region):
-            break
-        region = grown
-    return region
 
 
 def _measure(x: Tensor) -> dict[str, Tensor]:
@@ -103,7 +93,7 @@ def _measure(x: Tensor) -> dict[str, Tensor]:
     # The local mean of nine pixels: three times the noise of one is at least one here, and nine where it is white.
     threshold = torch.maximum(noise, 0.02 * peak)[:, None, None]
     core = radius <= max(2.0, size / 16)
-    region = _connected((local > threshold) & aperture, core)
+    region = grow((local > threshold) & aperture, core, limit=size)
     area = region.flatten(1).sum(dim=1)
     found = area >= 5
     inside = torch.where(region, gray, 0.0)

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import brentq
 
 from galdiff.errors import DataError
-from galdiff.metrics import FEATURES, SHAPE, SKY, morphology, physical_features
+from galdiff.metrics import FEATURES, SHAPE, SKY, physical_features, physical_morphology
 
 FINE = 5  # samples of a pixel along a side
 
@@ -35,7 +35,7 @@ def normal(sigma, q=1.0, angle=0.0, **more):
 
 
 def measure(images):
-    found = morphology(images)
+    found = physical_morphology(images)
     assert (found["flag"] == 0).all()
     return {name: float(found[name][0]) for name in found}
 
@@ -124,7 +124,7 @@ class TestSky:
     def test_level_and_noise(self):
         rng = np.random.default_rng(1)
         images = disk(4, size=64) + rng.normal(0.1, 0.02, (20, 1, 64, 64))
-        found = morphology(images)
+        found = physical_morphology(images)
         assert float(found["sky_level"].mean()) == pytest.approx(0.1, abs=2e-3)
         assert float(found["sky_noise"].mean()) == pytest.approx(0.02, rel=0.05)
         # Of nine pixels' mean, one is the pixel itself.
@@ -132,14 +132,14 @@ class TestSky:
 
     @pytest.mark.parametrize("value", [0.0, 0.3])
     def test_constant_images_have_no_object(self, value):
-        found = morphology(np.full((2, 3, 32, 32), value))
+        found = physical_morphology(np.full((2, 3, 32, 32), value))
         assert (found["flag"] == 1).all()
         assert all(np.isnan(found[name]).all() for name in SHAPE)
         assert np.isfinite(found["sky_level"]).all()
 
     def test_pure_noise_is_mostly_not_an_object_and_always_a_number(self):
         images = np.random.default_rng(2).normal(0, 1, (200, 1, 64, 64))
-        assert float(morphology(images)["flag"].mean()) > 0.5
+        assert float(physical_morphology(images)["flag"].mean()) > 0.5
         features = physical_features(images)
         assert features.shape == (200, len(FEATURES))
         assert np.isfinite(features).all()
@@ -153,9 +153,9 @@ class TestSky:
 @pytest.mark.parametrize("bad", [np.ones((32, 32)), np.ones((0, 1, 32, 32)), np.full((1, 1, 32, 32), np.nan)])
 def test_bad_images(bad):
     with pytest.raises(DataError):
-        morphology(bad)
+        physical_morphology(bad)
 
 
 def test_images_that_are_not_square():
     with pytest.raises(DataError, match="not square"):
-        morphology(np.ones((1, 1, 32, 33)))
+        physical_morphology(np.ones((1, 1, 32, 33)))
