@@ -22,7 +22,7 @@ class Sources:
     Attributes
     ----------
     bands : Tensor
-        Light above the sky, float ``(sample, band, y, x)``, 0 where masked.
+        Light above the sky, float64 ``(sample, band, y, x)``, 0 where masked.
     light : Tensor
         Its mean over bands, ``(sample, y, x)``.
     object : Tensor
@@ -60,7 +60,7 @@ class Sources:
         DataError
             For another rank, no image, or a segmentation of another shape.
         """
-        x = as_images(images, finite=False)
+        x = as_images(images, finite=False).double()
         labels = segment(x) if segmentation is None else torch.as_tensor(segmentation).to(x.device)
         if labels.shape != (len(x), *x.shape[2:]):
             raise DataError(f"the segmentation has shape {tuple(labels.shape)}, not {(len(x), *x.shape[2:])}")

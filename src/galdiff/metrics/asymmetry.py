@@ -1,0 +1,133 @@
+r"""Asymmetry under half a turn, at the center that minimizes it.
+
+.. math:: A = \frac{\sum |I - I_{180}| - a \langle |s - s_{180}| \rangle}{\sum |I|}, \qquad
+          A_\mathrm{rms}^2 = \frac{\sum (I - I_{180})^2 - 2 a \sigma^2}{\sum I^2 - a \sigma^2}
+
+in a circle of area a, with the sky's own asymmetry taken off (Conselice 2003, ApJS 147, 1; Lotz et al. 2004, AJ 128, 163,
+eq. 10; Sazonova et al. 2024, OJAp 7, 77, eq. 27). The turned image is interpolated linearly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from galdiff.metrics.growth import elliptical_radius
+from galdiff.metrics.source import Sources
+
+__all__ = ["Asymmetry", "half_turn"]
+
+_FIRST, _LAST = 1.0, 1 / 64  # steps of the search [pixel]
+_ROUNDS = 60
+
+
+def half_turn(image: Tensor, center: Tensor) -> Tensor:
+    """Turn images by 180 degrees about points, 0 where nothing is, ``(sample, y, x)``; centers are y, x."""
+    for axis in (1, 2):
+        size = image.shape[axis]
+        twice = 2 * center[:, axis - 1, None]
+        whole = twice.floor()
+        # Between two pixels of the turned image; what is outside is a row of zeros.
+        index = whole.long() + 1 - torch.arange(size + 1, device=image.device)
+        index = torch.where((index >= 0) & (index < size), index, size)
+        part = (twice - whole)[:, :, None].to(image.dtype)
+        if axis == 1:
+            rows = functional.pad(image, (0, 0, 0, 1))[torch.arange(len(image), device=image.device)[:, None], index]
+            image = torch.lerp(rows[:, 1:], rows[:, :-1], part)
+        else:
+            columns = functional.pad(image, (0, 1)).gather(2, index[:, None].expand(-1, image.shape[1], -1))
+            image = torch.lerp(columns[..., 1:], columns[..., :-1], part)
+    return image
+
+
+@dataclass(frozen=True)
+class Asymmetry:
+    """Asymmetry of light in circles as a function of their centers.
+
+    Attributes
+    ----------
+    light : Tensor
+        float64 ``(sample, y, x)``, 0 where masked.
+    masked : Tensor, optional
+        Where it is masked, as 1 and 0; None if nothing is.
+    radius : Tensor
+        Of the circles, ``(sample,)`` [pixel].
+    sky : Tensor
+        Mean absolute difference of the background and itself turned about the middle of the stamp, ``(sample,)``.
+    noise : Tensor
+        Standard deviation of the background, ``(sample,)``.
+    """
+
+    light: Tensor
+    masked: Tensor | None
+    radius: Tensor
+    sky: Tensor
+    noise: Tensor
+
+    @classmethod
+    def of(cls, sources: Sources, radius: Tensor) -> Asymmetry:
+        """Prepare the measurement."""
+        masked = sources.masked.to(sources.light.dtype) if bool(sources.masked.any()) else None
+        pair = sources.background & sources.background.flip(1, 2)
+        gap = (sources.light - sources.light.flip(1, 2)).abs()
+        sky = torch.where(pair, gap, 0.0).sum(dim=(1, 2)) / pair.sum(dim=(1, 2)).clamp_min(1)
+        return cls(sources.light, masked, radius, sky, sources.noise)
+
+    def _weight(self, center: Tensor) -> Tensor:
+        """Return the share of every pixel that counts."""
+        height, width = self.light.shape[1:]
+        y, x = (torch.arange(s, dtype=center.dtype, device=center.device) for s in (height, width))
+        weight = (self.radius[:, None, None] + 0.5 - elliptical_radius(y, x, center)).clamp_(0, 1)
+        if self.masked is not None:
+            # A pixel counts if neither it nor its partner is masked; what has no partner is compared with nothing.
+            weight *= (self.masked + half_turn(self.masked, center)) < 0.5
+        return weight
+
+    def __call__(self, center: Tensor) -> tuple[Tensor, Tensor]:
+        """Return A and the square of the rms asymmetry about centers ``(sample, 2)``; noise can make both negative."""
+        weight, gap = self._weight(center), half_turn(self.light, center) - self.light
+        area, noise = weight.sum(dim=(1, 2)), self.noise.square()
+        asymmetry = ((weight * gap.abs()).sum(dim=(1, 2)) - area * self.sky) / (weight * self.light.abs()).sum(dim=(1, 2))
+        squares = ((weight * square).sum(dim=(1, 2)) for square in (gap.square(), self.light.square()))
+        return asymmetry, (next(squares) - 2 * area * noise) / (next(squares) - area * noise)
+
+    def find_center(self, start: Tensor, reach: Tensor) -> Tensor:
+        """Search the center of least asymmetry: steps along the axes, halved where none helps, from a pixel to 1/64.
+
+        Meanwhile the circle stays about the first center, so that only the difference is compared.
+
+        Parameters
+        ----------
+        start : Tensor
+            First centers, y and x, ``(sample, 2)``.
+        reach : Tensor
+            How far from them the center may be, ``(sample,)`` [pixel].
+
+        Returns
+        -------
+        torch.Tensor
+            ``(sample, 2)``.
+        """
+        light, weight = self.light.float(), self._weight(start).float()
+        ways = start.new_tensor([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])
+
+        def difference(rows: Tensor, centers: Tensor) -> Tensor:
+            gap = (half_turn(light[rows], centers) - light[rows]).abs_().flatten(1)
+            total = (weight[rows].flatten(1)[:, None] @ gap[:, :, None])[:, 0, 0]
+            return torch.where((centers - start[rows]).norm(dim=1) <= reach[rows], total, torch.inf)
+
+        center, step = start.clone(), torch.full_like(reach, _FIRST)
+        least = difference(torch.arange(len(start), device=start.device), start)
+        for _ in range(_ROUNDS):
+            rows = torch.nonzero(step >= _LAST)[:, 0]
+            if not len(rows):
+                break
+            tried = center[rows] + step[rows, None] * ways[:, None]
+            values = torch.stack([least[rows], *(difference(rows, c) for c in tried[1:])])
+            least[rows], best = values.min(dim=0)
+            center[rows] = tried[best, torch.arange(len(rows), device=best.device)]
+            step[rows] = torch.where(best == 0, step[rows] / 2, step[rows])
+        return center
