@@ -20,8 +20,7 @@ from galdiff.metrics.source import Sources
 
 __all__ = ["Asymmetry", "half_turn"]
 
-_FIRST, _LAST = 1.0, 1 / 64  # steps of the search [pixel]
-_ROUNDS = 60
+_STEPS = (2.0, 1.0, 1.0, 0.5, 0.25, 0.1, 0.04)  # of the search [pixel]
 
 
 def half_turn(image: Tensor, center: Tensor) -> Tensor:
@@ -111,23 +110,26 @@ class Asymmetry:
         torch.Tensor
             ``(sample, 2)``.
         """
-        light, weight = self.light.float(), self._weight(start).float()
-        ways = start.new_tensor([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])
+        light, weight = self.light.float(), self._weight(start).float().flatten(1)
 
-        def difference(rows: Tensor, centers: Tensor) -> Tensor:
-            gap = (half_turn(light[rows], centers) - light[rows]).abs_().flatten(1)
-            total = (weight[rows].flatten(1)[:, None] @ gap[:, :, None])[:, 0, 0]
-            return torch.where((centers - start[rows]).norm(dim=1) <= reach[rows], total, torch.inf)
+        def difference(centers: Tensor) -> Tensor:
+            gap = (half_turn(light, centers) - light).abs_().flatten(1)
+            return (weight[:, None] @ gap[:, :, None])[:, 0, 0]
 
-        center, step = start.clone(), torch.full_like(reach, _FIRST)
-        least = difference(torch.arange(len(start), device=start.device), start)
-        for _ in range(_ROUNDS):
-            rows = torch.nonzero(step >= _LAST)[:, 0]
-            if not len(rows):
-                break
-            tried = center[rows] + step[rows, None] * ways[:, None]
-            values = torch.stack([least[rows], *(difference(rows, c) for c in tried[1:])])
-            least[rows], best = values.min(dim=0)
-            center[rows] = tried[best, torch.arange(len(rows), device=best.device)]
-            step[rows] = torch.where(best == 0, step[rows] / 2, step[rows])
-        return center
+        center, best = start, start
+        least = torch.full_like(reach, torch.inf)
+        for step in _STEPS:
+            tried = [center, *(center + step * center.new_tensor(way) for way in ((1, 0), (-1, 0), (0, 1), (0, -1)))]
+            values = torch.stack([difference(c) for c in tried])
+            lowest, which = values.min(dim=0)
+            better = lowest < least
+            least = torch.where(better, lowest, least)
+            best = torch.where(better[:, None], torch.stack(tried)[which, torch.arange(len(which), device=which.device)], best)
+            # The vertex of a parabola along either axis, or a step downhill where there is none.
+            middle, rise = values[0][:, None], (values[1::2] - values[2::2]).T / 2
+            bend = (values[1::2] + values[2::2]).T - 2 * middle
+            move = torch.where(bend > 0, -rise / bend, -rise.sign()).nan_to_num()
+            center = center + step * move.clamp(-1.5, 1.5)
+            gone = center - start
+            center = start + gone * (reach / gone.norm(dim=1).clamp_min(1e-12)).clamp_max(1)[:, None]
+        return torch.where((difference(center) < least)[:, None], center, best)

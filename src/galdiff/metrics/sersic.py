@@ -21,7 +21,7 @@ from galdiff.metrics.gini import smooth
 __all__ = ["SersicFit", "fit_sersic", "sersic_b"]
 
 _ROUNDS = 60
-_TOLERANCE = 1e-7
+_TOLERANCE = 1e-6
 _BOUNDS = (math.log(0.1), math.log(10.0))
 _SMALLEST = 1e-3  # squared radius in units of r_e^2: the profile of the central pixel stays finite
 
@@ -94,8 +94,7 @@ def fit_sersic(
     unit_of = light.abs().amax(dim=(1, 2)).clamp_min(1e-300)[:, None, None]
     light, weight = light / unit_of, weight * unit_of.square()
     weight = weight / weight.amax(dim=(1, 2), keepdim=True).clamp_min(1e-300)
-    light, weight = light.float(), weight.float()
-    model = _Model(light.shape, light, psf_sigma)
+    model = _Model(light.float(), weight.float(), psf_sigma)
     cos, sin = orientation.cos(), orientation.sin()
     major, minor = 1 / radius, 1 / (radius * (1 - ellipticity).clamp_min(0.02))
     shape = (
@@ -103,11 +102,11 @@ def fit_sersic(
         (major - minor) * sin * cos,
         major * sin.square() + minor * cos.square(),
     )
-    start = torch.stack([torch.ones_like(radius), index.clamp(0.5, 6).log(), *shape, *center.unbind(dim=1)], dim=1)
+    start = torch.stack([torch.zeros_like(radius), index.clamp(0.5, 6).log(), *shape, *center.unbind(dim=1)], dim=1)
     # The brightness follows from the rest.
-    unit = model(start)[0]
-    start[:, 0] = (weight * unit * light).sum(dim=(1, 2)) / (weight * unit.square()).sum(dim=(1, 2)).clamp_min(1e-30)
-    best, converged = _minimize(model, start, light, weight)
+    maps = model(start, torch.arange(len(start), device=start.device))
+    start[:, 0] = (maps[:, 0] * maps[:, 7]).sum(dim=1) / maps[:, 0].square().sum(dim=1).clamp_min(1e-30)
+    best, converged = _minimize(model, start)
     amplitude, log_n, xx, xy, yy, y, x = best.unbind(dim=1)
     mean, gap = (xx + yy) / 2, torch.hypot((xx - yy) / 2, xy)
     # L may have come out with any signs; lengths of its axes count.
@@ -124,77 +123,87 @@ def fit_sersic(
 
 
 class _Model:
-    """Profiles and their derivatives by amplitude, ln n, the three numbers of L, and the center's y and x."""
+    """Residuals and their derivatives by amplitude, ln n, the three numbers of L, and the center's y and x."""
 
-    def __init__(self, shape: torch.Size, like: Tensor, psf_sigma: float | None) -> None:
-        self.y = torch.arange(shape[1], dtype=like.dtype, device=like.device)[:, None]
-        self.x = torch.arange(shape[2], dtype=like.dtype, device=like.device)
+    def __init__(self, light: Tensor, weight: Tensor, psf_sigma: float | None) -> None:
+        self.y = torch.arange(light.shape[1], dtype=light.dtype, device=light.device)[:, None]
+        self.x = torch.arange(light.shape[2], dtype=light.dtype, device=light.device)
+        self.root = weight.sqrt()
+        self.light = light * self.root
         self.psf_sigma = psf_sigma
 
-    def __call__(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, parameters: Tensor, rows: Tensor) -> Tensor:
+        """Return derivatives of the profile and, last, light less profile, times the root of the weight.
+
+        Parameters
+        ----------
+        parameters : Tensor
+            ``(n, 7)``.
+        rows : Tensor
+            Which images they are of, ``(n,)``.
+
+        Returns
+        -------
+        torch.Tensor
+            ``(n, 8, y * x)``.
+        """
         amplitude, log_n, xx, xy, yy, y0, x0 = parameters.to(self.x.dtype)[:, :, None, None].unbind(dim=1)
         n = parameters[:, 1].exp()
         b = sersic_b(n)
-        slope = (sersic_b(n * 1.001) - sersic_b(n / 1.001)) / (2 * math.log(1.001))  # n db / dn
+        slope = (sersic_b(n * 1.001) - b) / math.log(1.001)  # n db / dn
         n, b, slope = (value.to(self.x.dtype)[:, None, None] for value in (n, b, slope))
+        root = self.root[rows]
         dy, dx = self.y - y0, self.x - x0
         u, v = xx * dx + xy * dy, xy * dx + yy * dy
-        square = (u.square() + v.square()).clamp_min(_SMALLEST)
+        square = u.square().addcmul_(v, v).clamp_min_(_SMALLEST)
         log_z = square.log() / (2 * n)
-        z = log_z.exp()
-        unit = torch.exp(-b * (z - 1))
-        profile = amplitude * unit
-        bz = b * z
+        bz = log_z.exp() * b
+        maps = root.new_empty(len(n), 8, *root.shape[1:])
+        unit = torch.exp(b - bz, out=maps[:, 0])
+        if self.psf_sigma is None:
+            unit *= root  # and so is all that follows
+        profile = torch.mul(unit, amplitude, out=maps[:, 7])
+        torch.mul(profile, bz * log_z - slope / b * bz + slope, out=maps[:, 1])
         by_square = -profile * bz / (n * square)  # twice the derivative by the squared radius
         along, across = by_square * u, by_square * v
-        maps = torch.stack(
-            [
-                unit,
-                profile * (bz * log_z - slope * (z - 1)),
-                along * dx,
-                along * dy + across * dx,
-                across * dy,
-                -(along * xy + across * yy),
-                -(along * xx + across * xy),
-            ],
-            dim=1,
-        )
+        torch.mul(along, dx, out=maps[:, 2])
+        torch.mul(along, dy, out=maps[:, 3]).addcmul_(across, dx)
+        torch.mul(across, dy, out=maps[:, 4])
+        torch.mul(along, -xy, out=maps[:, 5]).addcmul_(across, -yy)
+        torch.mul(along, -xx, out=maps[:, 6]).addcmul_(across, -xy)
         if self.psf_sigma is not None:
-            sigma = profile.new_full((8 * len(profile),), self.psf_sigma)
-            both = torch.cat([profile[:, None], maps], dim=1).flatten(0, 1)
-            both = smooth(both, sigma).unflatten(0, (len(profile), 8))
-            profile, maps = both[:, 0], both[:, 1:]
-        return profile, maps
+            sigma = root.new_full((8 * len(n),), self.psf_sigma)
+            maps = smooth(maps.flatten(0, 1), sigma).view_as(maps) * root[:, None]
+        torch.sub(self.light[rows], maps[:, 7], out=maps[:, 7])
+        return maps.flatten(2)
 
 
-def _minimize(model: _Model, start: Tensor, light: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+def _minimize(model: _Model, start: Tensor) -> tuple[Tensor, Tensor]:
     """Levenberg and Marquardt's method with a damping of every image's own; images that have converged rest."""
     best = start.clone()
-    size = best.shape[1]
-    damping = best.new_full((len(best),), 1e-2)
+    damping = best.new_full((len(best),), 1e-3)
     chi2 = best.new_full((len(best),), torch.inf)
-    normal, gradient = best.new_zeros(len(best), size, size), best.new_zeros(len(best), size)
+    products = best.new_zeros(len(best), 8, 8)
     running = torch.ones(len(best), dtype=torch.bool, device=best.device)
-    trial = best
     for k in range(_ROUNDS):
         rows = torch.nonzero(running)[:, 0]
         if not len(rows):
             break
+        trial = best[rows]
         if k:
-            scale = normal[rows].diagonal(dim1=1, dim2=2).clamp_min(1e-30)
-            step = torch.linalg.solve_ex(normal[rows] + torch.diag_embed(damping[rows, None] * scale), gradient[rows])[0]
-            trial = best[rows] + step.nan_to_num()
+            normal, gradient = products[rows, :7, :7], products[rows, :7, 7]
+            scale = normal.diagonal(dim1=1, dim2=2).clamp_min(1e-30)
+            step = torch.linalg.solve_ex(normal + torch.diag_embed(damping[rows, None] * scale), gradient)[0]
+            trial = trial + step.nan_to_num()
             trial[:, 1] = trial[:, 1].clamp(*_BOUNDS)
-        profile, maps = model(trial)
-        w, rest = weight[rows], light[rows] - profile
-        value = (w * rest.square()).sum(dim=(1, 2), dtype=torch.float64)
+        maps = model(trial, rows)
+        value = maps[:, 7].square().sum(dim=1, dtype=torch.float64)
         better = value < chi2[rows]
         gain = (chi2[rows] - value) / value.clamp_min(1e-300)
-        weighted, kept = (maps * w[:, None]).flatten(2), rows[better]
-        normal[kept] = (weighted @ maps.flatten(2).mT)[better].double()
-        gradient[kept] = (weighted @ rest.flatten(1)[..., None])[better, :, 0].double()
+        kept = rows[better]
+        products[kept] = (maps @ maps.mT)[better].double()
         best[kept], chi2[kept] = trial[better], value[better]
         damping[rows] = torch.where(better, damping[rows] / 9, damping[rows] * 7).clamp(1e-9, 1e12)
         # Too little to gain, or no step small enough helps.
-        running[rows] = ~((better & (gain < _TOLERANCE)) | (damping[rows] > 1e8)) & (torch.isfinite(value) | (k > 0))
+        running[rows] = ~((better & (gain < _TOLERANCE)) | (damping[rows] > 1e8))
     return best, ~running & torch.isfinite(best).all(dim=1) & torch.isfinite(chi2)
