@@ -25,21 +25,25 @@ _STEPS = (2.0, 1.0, 1.0, 0.5, 0.25, 0.1, 0.04)  # of the search [pixel]
 
 def half_turn(image: Tensor, center: Tensor) -> Tensor:
     """Turn images by 180 degrees about points, 0 where nothing is, ``(sample, y, x)``; centers are y, x."""
-    for axis in (1, 2):
-        size = image.shape[axis]
-        twice = 2 * center[:, axis - 1, None]
-        whole = twice.floor()
-        # Between two pixels of the turned image; what is outside is a row of zeros.
-        index = whole.long() + 1 - torch.arange(size + 1, device=image.device)
-        index = torch.where((index >= 0) & (index < size), index, size)
-        part = (twice - whole)[:, :, None].to(image.dtype)
-        if axis == 1:
-            rows = functional.pad(image, (0, 0, 0, 1))[torch.arange(len(image), device=image.device)[:, None], index]
-            image = torch.lerp(rows[:, 1:], rows[:, :-1], part)
-        else:
-            columns = functional.pad(image, (0, 1)).gather(2, index[:, None].expand(-1, image.shape[1], -1))
-            image = torch.lerp(columns[..., 1:], columns[..., :-1], part)
-    return image
+    return _turn(functional.pad(image, (0, 1, 0, 1)), center)
+
+
+def _turn(padded: Tensor, center: Tensor) -> Tensor:
+    """Turn images that end in a row and a column of zeros."""
+    size = torch.tensor(padded.shape[1:], device=center.device) - 1
+    twice = 2 * center
+    whole = twice.floor()
+    # Every pixel is between two of the turned image; what is outside is one of the zeros.
+    y, x = (
+        first + 1 - torch.arange(n, device=center.device)
+        for first, n in zip(whole.long().T[..., None], padded.shape[1:], strict=True)
+    )
+    y, x = (torch.where((index >= 0) & (index < n), index, n) for index, n in zip((y, x), size, strict=True))
+    part = (twice - whole).to(padded.dtype)[:, :, None, None]
+    rows = padded[torch.arange(len(padded), device=center.device)[:, None], y]
+    rows = torch.lerp(rows[:, 1:], rows[:, :-1], part[:, 0])
+    columns = rows.gather(2, x[:, None].expand(-1, rows.shape[1], -1))
+    return torch.lerp(columns[..., 1:], columns[..., :-1], part[:, 1])
 
 
 @dataclass(frozen=True)
@@ -111,9 +115,10 @@ class Asymmetry:
             ``(sample, 2)``.
         """
         light, weight = self.light.float(), self._weight(start).float().flatten(1)
+        padded = functional.pad(light, (0, 1, 0, 1))
 
         def difference(centers: Tensor) -> Tensor:
-            gap = (half_turn(light, centers) - light).abs_().flatten(1)
+            gap = (_turn(padded, centers) - light).abs_().flatten(1)
             return (weight[:, None] @ gap[:, :, None])[:, 0, 0]
 
         center, best = start, start

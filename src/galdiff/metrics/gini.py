@@ -16,7 +16,7 @@ from torch import Tensor
 from galdiff.metrics.growth import elliptical_radius
 from galdiff.metrics.segmentation import grow
 
-__all__ = ["gini", "m20", "petrosian_region", "smooth"]
+__all__ = ["gini_m20", "petrosian_region", "smooth"]
 
 _SMOOTHING = 0.2
 _REACH = 4  # standard deviations
@@ -76,33 +76,45 @@ def petrosian_region(
     return region, (region != above).any(dim=2).any(dim=1)
 
 
-def gini(light: Tensor, region: Tensor) -> Tensor:
-    """Return the Gini coefficient of pixels in a region, ``(sample,)``; NaN for fewer than two or without light."""
+def gini_m20(light: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the Gini coefficient and M20 of regions.
+
+    Parameters
+    ----------
+    light : Tensor
+        float64 ``(sample, y, x)``.
+    region : Tensor
+        bool ``(sample, y, x)``.
+
+    Returns
+    -------
+    gini, m20 : Tensor
+        ``(sample,)``; NaN for fewer than two pixels, without light, or without a positive moment.
+    """
+    inside = torch.where(region, light, 0.0)
     # Pixels outside are zeros at the beginning of the order, and weigh nothing.
-    values = torch.where(region, light.abs(), 0.0).flatten(1).sort(dim=1).values
+    values, order = inside.abs().flatten(1).sort(dim=1)
     size = values.shape[1]
     count = region.flatten(1).sum(dim=1, keepdim=True).to(values.dtype)
     rank = torch.arange(1, size + 1, dtype=values.dtype, device=values.device) - (size - count)
-    total = values.sum(dim=1) * (count[:, 0] - 1)
-    result = ((2 * rank - count - 1) * values).sum(dim=1) / total
-    return torch.where((total > 0), result, torch.nan)
+    sum_abs = values.sum(dim=1)
+    gini = ((2 * rank - count - 1) * values).sum(dim=1) / ((count[:, 0] - 1) * sum_abs)
 
-
-def m20(light: Tensor, region: Tensor) -> Tensor:
-    """Return M20 of the light in a region, ``(sample,)``; NaN without light or a positive moment."""
-    inside = torch.where(region, light, 0.0)
-    height, width = light.shape[1:]
-    y, x = (torch.arange(s, dtype=light.dtype, device=light.device) for s in (height, width))
+    y, x = (torch.arange(s, dtype=light.dtype, device=light.device) for s in light.shape[1:])
     total = inside.sum(dim=(1, 2))
     center_y = (inside.sum(dim=2) * y).sum(dim=1) / total
     center_x = (inside.sum(dim=1) * x).sum(dim=1) / total
     square = (y - center_y[:, None]).square()[:, :, None] + (x - center_x[:, None]).square()[:, None]
-    moment = (inside * square).sum(dim=(1, 2))
-    # The faintest pixels, negative ones first, hold four fifths; the pixel that crosses the line counts as bright.
-    values = inside.flatten(1).sort(dim=1).values
-    below = values.cumsum(dim=1) < 0.8 * total[:, None]
-    crossing = below.sum(dim=1, keepdim=True).clamp_max(values.shape[1] - 1)
-    threshold = values.gather(1, crossing)[:, :, None]
-    brightest = (torch.where(inside >= threshold, inside, 0.0) * square).sum(dim=(1, 2))
-    result = torch.log10(brightest / moment)
-    return torch.where((total > 0) & (moment > 0) & (brightest > 0), result, torch.nan)
+    moments = inside * square
+    # Brightest are those that all brighter ones leave room for in a fifth of the light; negative ones never are.
+    positive = torch.where(inside.flatten(1).gather(1, order) > 0, values, 0.0)
+    brighter = positive.sum(dim=1, keepdim=True) - positive.cumsum(dim=1)
+    bright = (brighter <= 0.2 * total[:, None]) & (positive > 0)
+    faintest = torch.where(bright, positive, torch.inf).amin(dim=1)[:, None, None]
+    brightest = torch.where(inside >= faintest, moments, 0.0).sum(dim=(1, 2))
+    moment = moments.sum(dim=(1, 2))
+    m20 = torch.log10(brightest / moment)
+    return (
+        torch.where((count[:, 0] > 1) & (sum_abs > 0), gini, torch.nan),
+        torch.where((total > 0) & (moment > 0) & (brightest > 0), m20, torch.nan),
+    )

@@ -9,6 +9,7 @@ semi-major axis.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch import Tensor
 __all__ = ["Growth", "elliptical_radius"]
 
 _STEP = 0.25  # pixels between two radii
-_FINE = 128  # subpixels along a side that a stamp should have
+_FINE = 128  # subpixels along a side that a stamp should have; a pixel has two or more
 
 
 def elliptical_radius(
@@ -78,28 +79,27 @@ class Growth:
         center, ellipticity, orientation : Tensor
             As `elliptical_radius` takes them.
         """
-        n, height, width = light.shape
-        cuts = max(1, -(-_FINE // max(height, width)))
-        light, center = light.float(), center.float()
-        fine = (torch.arange(cuts, device=light.device) + 0.5) / cuts - 0.5
-        y, x = ((torch.arange(s, device=light.device)[:, None] + fine).flatten() for s in (height, width))
-        last = int((height**2 + width**2) ** 0.5 / _STEP) + 1
-        # What lies beyond the last radius falls into a bin that is dropped.
+        height, width = light.shape[1:]
+        light, valid, center = light.float(), valid.float(), center.float()
         if ellipticity is not None and orientation is not None:
             ellipticity, orientation = ellipticity.float(), orientation.float()
-        at = elliptical_radius(y, x, center, ellipticity, orientation).mul_(1 / _STEP).clamp_max_(last).flatten(1)
-        index = at.long()
-        above = at - index
-        curves = []
-        for pixels in (light, valid.to(light.dtype)):
-            values = (pixels / cuts**2)[:, :, None, :, None].expand(-1, -1, cuts, -1, cuts).flatten(1)
-            bins = values.new_zeros(n, last + 2)
-            upper = values * above
-            # A bin has few subpixels; the sum over bins is the long one.
-            bins = bins.scatter_add_(1, index, values - upper).scatter_add_(1, index + 1, upper).double()
-            # A subpixel on a radius is half within it.
-            curves.append((bins.cumsum(dim=1) - bins / 2)[:, :last])
-        return cls(*curves)
+        y, x = (torch.arange(s, dtype=light.dtype, device=light.device) for s in (height, width))
+        cuts = max(2, -(-_FINE // max(height, width)))
+        last = int((height**2 + width**2) ** 0.5 / _STEP) + 1
+        bins = [light.new_zeros(len(light), last + 2) for _ in range(2)]
+        parts = [(k + 0.5) / cuts - 0.5 for k in range(cuts)]
+        for part_y, part_x in product(parts, parts):
+            radius = elliptical_radius(y + part_y, x + part_x, center, ellipticity, orientation)
+            # What lies beyond the last radius falls into a bin that is dropped.
+            at = radius.mul_(1 / _STEP).clamp_max_(last).flatten(1)
+            index = at.long()
+            above = at - index
+            for curve, pixels in zip(bins, (light, valid), strict=True):
+                upper = pixels.flatten(1) * above
+                curve.scatter_add_(1, index, pixels.flatten(1) - upper).scatter_add_(1, index.add(1), upper)
+        # A bin has few subpixels; the sum over bins is the long one. A subpixel on a radius is half within it.
+        curves = (curve.double() / cuts**2 for curve in bins)
+        return cls(*((curve.cumsum(dim=1) - curve / 2)[:, :last] for curve in curves))
 
     def within(self, radius: Tensor) -> Tensor:
         """Return the light within a radius, ``(sample,)``; all of it beyond the stamp."""

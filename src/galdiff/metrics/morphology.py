@@ -16,7 +16,7 @@ Sérsic index                `galdiff.metrics.sersic`
 
 It differs from statmorph in this: the sky's noise, asymmetry and smoothness are measured in all four corners instead of the
 first box of sky that is found, so that nothing depends on how a stamp is turned; squares of the smoothness that are an even
-number of pixels wide are centered; the search for the center goes along the axes instead of by a simplex; no pixel is rejected
+number of pixels wide are taken off center in all four directions; the search for the center goes along the axes instead of by a simplex; no pixel is rejected
 as an outlier; ``r50_elliptical`` is half of the light within 1.5 elliptical Petrosian radii, not within the largest isophote.
 """
 
@@ -31,13 +31,14 @@ import xarray as xr
 from torch import Tensor
 
 from galdiff.errors import DataError
+from galdiff.metrics.arrays import as_images
 from galdiff.metrics.asymmetry import Asymmetry
-from galdiff.metrics.gini import gini, m20, petrosian_region
+from galdiff.metrics.gini import gini_m20, petrosian_region
 from galdiff.metrics.growth import Growth
 from galdiff.metrics.segmentation import MINIMUM_AREA
 from galdiff.metrics.sersic import fit_sersic
 from galdiff.metrics.smoothness import smoothness
-from galdiff.metrics.source import Sources
+from galdiff.metrics.source import Sources, as_labels
 
 __all__ = ["PROBLEMS", "STATISTICS", "flagged_fraction", "morphology"]
 
@@ -131,11 +132,14 @@ def morphology(
     for name, value in (("psf_fwhm", psf_fwhm), ("gain", gain), ("pixel_scale", pixel_scale)):
         if value is not None and not value > 0:
             raise DataError(f"{name} is {value}", remedy="It is a positive number")
-    sources = Sources.find(images, segmentation=segmentation, subtract_sky=subtract_sky)
+    x = as_images(images, finite=False)
+    labels = None if segmentation is None else as_labels(segmentation, x)
     psf_sigma = None if psf_fwhm is None else psf_fwhm / pixel_scale / math.sqrt(8 * math.log(2))
-    chunk = _CHUNK.get(sources.light.device.type, 1024)
-    rows = torch.arange(len(sources), device=sources.light.device)
-    parts = [_measure(sources[part], gain, psf_sigma) for part in rows.split(chunk)]
+    parts = []
+    for rows in torch.arange(len(x)).split(_CHUNK.get(x.device.type, 1024)):
+        part = slice(int(rows[0]), int(rows[-1]) + 1)
+        sources = Sources.find(x[part], segmentation=labels if labels is None else labels[part], subtract_sky=subtract_sky)
+        parts.append(_measure(sources, gain, psf_sigma))
     columns = {name: torch.cat([p[name] for p in parts]).cpu().numpy() for name in parts[0]}
     data = {}
     for name, unit in STATISTICS.items():
@@ -198,7 +202,7 @@ def _statistics(sources: Sources, gain: float | None, psf_sigma: float | None) -
     extent = _EXTENT * circular
     r20, r50, r80 = (circles.containing(share, extent) for share in (0.2, 0.5, 0.8))
     region, disjoint = petrosian_region(light, elliptical, centroid, ellipticity, orientation)
-    g, m = gini(light, region), m20(light, region)
+    gini, m20 = gini_m20(light, region)
     concentration = 5 * torch.log10(r80 / r20)
     least, rms2 = asymmetry(center)
     half = ellipses.containing(0.5, _EXTENT * elliptical)
@@ -228,7 +232,7 @@ def _statistics(sources: Sources, gain: float | None, psf_sigma: float | None) -
     problems = {
         "no_petrosian_radius": ~reached,
         "nothing_at_the_center": ~there,
-        "no_region": ~torch.isfinite(g + m) | region.all(dim=2).all(dim=1),
+        "no_region": ~torch.isfinite(gini + m20) | region.all(dim=2).all(dim=1),
         "center_far_from_centroid": (center - centroid).norm(dim=1) > reach - 1 / 32,
         "disjoint_region": disjoint,
         "incomplete_aperture": complete < _COMPLETE,
@@ -253,10 +257,10 @@ def _statistics(sources: Sources, gain: float | None, psf_sigma: float | None) -
         "r50_elliptical": half,
         "flux": circles.within(2 * circular),
         "signal_to_noise": torch.where(sources.noise > 0, ratio, torch.nan),
-        "gini": g,
-        "m20": m,
-        "gini_m20_bulge": -0.693 * m + 4.95 * g - 3.96,
-        "gini_m20_merger": 0.139 * m + 0.990 * g - 0.327,
+        "gini": gini,
+        "m20": m20,
+        "gini_m20_bulge": -0.693 * m20 + 4.95 * gini - 3.96,
+        "gini_m20_merger": 0.139 * m20 + 0.990 * gini - 0.327,
         "concentration": concentration,
         "asymmetry": least,
         "rms_asymmetry2": rms2,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +13,21 @@ from galdiff.errors import DataError
 from galdiff.metrics.arrays import as_images
 from galdiff.metrics.segmentation import corners, segment, sky
 
-__all__ = ["Sources"]
+__all__ = ["Sources", "as_labels"]
+
+
+def as_labels(segmentation: Any, images: Tensor) -> Tensor:
+    """Return a segmentation of images as a tensor on their device.
+
+    Raises
+    ------
+    DataError
+        Where its shape is not the images' ``(sample, y, x)``.
+    """
+    labels = torch.as_tensor(segmentation if isinstance(segmentation, Tensor) else np.asarray(segmentation))
+    if labels.shape != (len(images), *images.shape[2:]):
+        raise DataError(f"the segmentation has shape {tuple(labels.shape)}, not {(len(images), *images.shape[2:])}")
+    return labels.to(images.device)
 
 
 @dataclass(frozen=True)
@@ -60,10 +75,9 @@ class Sources:
         DataError
             For another rank, no image, or a segmentation of another shape.
         """
-        x = as_images(images, finite=False).double()
-        labels = segment(x) if segmentation is None else torch.as_tensor(segmentation).to(x.device)
-        if labels.shape != (len(x), *x.shape[2:]):
-            raise DataError(f"the segmentation has shape {tuple(labels.shape)}, not {(len(x), *x.shape[2:])}")
+        x = as_images(images, finite=False)
+        labels = segment(x) if segmentation is None else as_labels(segmentation, x)
+        x = x.double()
         masked = (labels != 0) & (labels != 1) | ~torch.isfinite(x).all(dim=1)
         found = (labels == 1) & ~masked
         background = corners(*x.shape[2:], x.device) & (labels == 0) & ~masked
