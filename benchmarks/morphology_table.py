@@ -2,9 +2,10 @@
 
     python benchmarks/morphology_table.py FOLDER_OF_GZ1 tests/metrics/data/gz1_statmorph.csv
 
-Every eleventh galaxy of Galaxy Zoo 1's table (SDSS, 8-bit display units), as the pipeline makes its cutouts: the middle half of
-the stamp at 64 pixels, the mean of the bands, the segmentation `galdiff.metrics.segment`'s, pixels weighed alike. It takes
-a third of a second a galaxy. The table has numbers only; NaN where statmorph calls a measurement bad.
+Every eleventh galaxy of Galaxy Zoo 1's table (SDSS, 8-bit display units), as the pipeline makes its cutouts: the
+middle half of the stamp at 64 pixels, the mean of the bands, the segmentation `galdiff.metrics.segment`'s, pixels
+weighed alike. It takes a third of a second a galaxy. The table has numbers only; NaN where statmorph calls a
+measurement bad.
 """
 
 import sys

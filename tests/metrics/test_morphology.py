@@ -105,7 +105,7 @@ class TestLaws:
         clean = values(morphology(lopsided(noise=1e-4)))
         noisy = morphology(np.concatenate([lopsided(noise=0.03, seed=s) for s in range(20)]))
         assert (noisy["flag"] < 2).all()
-        # The correction takes too much where light and noise overlap (Sazonova et al. 2024) and where noise is interpolated.
+        # Too much is taken off where light and noise overlap (Sazonova et al. 2024) and where noise is interpolated.
         for name, within in (("asymmetry", 0.05), ("rms_asymmetry2", 0.02), ("concentration", 0.05), ("gini", 0.03)):
             assert float(noisy[name].mean()) == pytest.approx(clean[name], abs=within), name
         assert float(noisy["r50"].mean()) == pytest.approx(clean["r50"], rel=0.02)

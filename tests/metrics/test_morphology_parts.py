@@ -164,7 +164,9 @@ class TestSersic:
 
     def test_true_profiles_are_found_to_a_thousandth(self):
         y, x = np.mgrid[:80, :72]
-        truth = [(n, r, e, t) for n in (0.5, 1.0, 2.5, 4.0) for r, e, t in ((5, 0.1, 0.3), (9, 0.5, -1.1), (7, 0.8, 1.5))]
+        truth = [
+            (n, r, e, t) for n in (0.5, 1.0, 2.5, 4.0) for r, e, t in ((5, 0.1, 0.3), (9, 0.5, -1.1), (7, 0.8, 1.5))
+        ]
         images = np.stack([Sersic2D(3.0, r, n, 36.2, 39.6, ellip=e, theta=t)(x, y) for n, r, e, t in truth])
         fit = self.fit(images)
         assert fit.converged.all()

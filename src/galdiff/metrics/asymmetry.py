@@ -3,8 +3,8 @@ r"""Asymmetry under half a turn, at the center that minimizes it.
 .. math:: A = \frac{\sum |I - I_{180}| - a \langle |s - s_{180}| \rangle}{\sum |I|}, \qquad
           A_\mathrm{rms}^2 = \frac{\sum (I - I_{180})^2 - 2 a \sigma^2}{\sum I^2 - a \sigma^2}
 
-in a circle of area a, with the sky's own asymmetry taken off (Conselice 2003, ApJS 147, 1; Lotz et al. 2004, AJ 128, 163,
-eq. 10; Sazonova et al. 2024, OJAp 7, 77, eq. 27). The turned image is interpolated linearly.
+in a circle of area a, with the sky's own asymmetry taken off (Conselice 2003, ApJS 147, 1; Lotz et al. 2004, AJ 128,
+163, eq. 10; Sazonova et al. 2024, OJAp 7, 77, eq. 27). The turned image is interpolated linearly.
 """
 
 from __future__ import annotations
@@ -93,12 +93,12 @@ class Asymmetry:
         """Return A and the square of the rms asymmetry about centers ``(sample, 2)``; noise can make both negative."""
         weight, gap = self._weight(center), half_turn(self.light, center) - self.light
         area, noise = weight.sum(dim=(1, 2)), self.noise.square()
-        asymmetry = ((weight * gap.abs()).sum(dim=(1, 2)) - area * self.sky) / (weight * self.light.abs()).sum(dim=(1, 2))
-        squares = ((weight * square).sum(dim=(1, 2)) for square in (gap.square(), self.light.square()))
-        return asymmetry, (next(squares) - 2 * area * noise) / (next(squares) - area * noise)
+        maps = (gap.abs(), self.light.abs(), gap.square(), self.light.square())
+        gaps, total, gaps2, total2 = ((weight * values).sum(dim=(1, 2)) for values in maps)
+        return (gaps - area * self.sky) / total, (gaps2 - 2 * area * noise) / (total2 - area * noise)
 
     def find_center(self, start: Tensor, reach: Tensor) -> Tensor:
-        """Search the center of least asymmetry: steps along the axes, halved where none helps, from a pixel to 1/64.
+        """Search the center of least asymmetry by parabolas along both axes, from two pixels down to 1/25.
 
         Meanwhile the circle stays about the first center, so that only the difference is compared.
 
@@ -121,7 +121,7 @@ class Asymmetry:
             gap = (_turn(padded, centers) - light).abs_().flatten(1)
             return (weight[:, None] @ gap[:, :, None])[:, 0, 0]
 
-        center, best = start, start
+        center, best, rows = start, start, torch.arange(len(start), device=start.device)
         least = torch.full_like(reach, torch.inf)
         for step in _STEPS:
             tried = [center, *(center + step * center.new_tensor(way) for way in ((1, 0), (-1, 0), (0, 1), (0, -1)))]
@@ -129,7 +129,7 @@ class Asymmetry:
             lowest, which = values.min(dim=0)
             better = lowest < least
             least = torch.where(better, lowest, least)
-            best = torch.where(better[:, None], torch.stack(tried)[which, torch.arange(len(which), device=which.device)], best)
+            best = torch.where(better[:, None], torch.stack(tried)[which, rows], best)
             # The vertex of a parabola along either axis, or a step downhill where there is none.
             middle, rise = values[0][:, None], (values[1::2] - values[2::2]).T / 2
             bend = (values[1::2] + values[2::2]).T - 2 * middle

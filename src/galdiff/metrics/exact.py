@@ -74,7 +74,7 @@ def morphology_exact(
         Without statmorph. An object on which it fails is not an error: its flag is 2.
     """
     try:
-        import statmorph  # noqa: F401
+        import statmorph
     except ImportError:
         raise ResourceError("statmorph is not installed", remedy="Install galdiff[morphology]") from None
     sources = Sources.find(images, segmentation=segmentation, subtract_sky=subtract_sky)
@@ -108,9 +108,7 @@ def _measure(light: np.ndarray, labels: np.ndarray, noise: float, gain: float | 
     flags = [float(min(found.flag, 2)), float(min(found.flag_sersic, 2))]
     values = [v if np.isfinite(v) and v != _INVALID and flags[0] < 2 else float("nan") for v in values]
     if flags[1] == 2:
-        values = [
-            float("nan") if name.startswith("sersic") else v for name, v in zip(_NAMES, values, strict=True)
-        ]
+        values = [float("nan") if name.startswith("sersic") else v for name, v in zip(_NAMES, values, strict=True)]
     return values + flags
 
 

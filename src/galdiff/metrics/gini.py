@@ -3,9 +3,9 @@ r"""Gini, M20 and the pixels that they are measured on.
 .. math:: G = \frac{\sum_i (2 i - n - 1) |x_i|}{(n - 1) \sum_i |x_i|}, \qquad
           M_{20} = \log_{10} \frac{\sum_{i \in 20\%} \mu_i}{\sum_i \mu_i}, \quad \mu_i = x_i |r_i - r_c|^2
 
-over the n pixels of a region, sorted by brightness; the 20% are the brightest pixels that hold a fifth of its light (Lotz,
-Primack & Madau 2004, AJ 128, 163, eqs. 6 to 8). The region is statmorph's: the image smoothed by a normal of 0.2 Petrosian
-radii, above its mean on the Petrosian ellipse, connected to its brightest pixel.
+over the n pixels of a region, sorted by brightness; the 20% are the brightest pixels that hold a fifth of its light
+(Lotz, Primack & Madau 2004, AJ 128, 163, eqs. 6 to 8). The region is statmorph's: the image smoothed by a normal of
+0.2 Petrosian radii, above its mean on the Petrosian ellipse, connected to its brightest pixel.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _REACH = 4  # standard deviations
 
 
 def smooth(light: Tensor, sigma: Tensor) -> Tensor:
-    """Convolve images ``(sample, y, x)`` with normals of their own widths ``(sample,)`` [pixel]; nothing lies beyond."""
+    """Convolve images ``(sample, y, x)`` with normals of widths ``(sample,)`` [pixel]; nothing lies beyond."""
     for axis in (1, 2):
         n = light.shape[axis]
         pixel = torch.arange(n, dtype=light.dtype, device=light.device)

@@ -1,9 +1,9 @@
 r"""Curves of growth: light and area within circles or ellipses about any point, for a batch at once.
 
-A pixel is a square of even brightness. It is cut into subpixels, whose light is put into bins of radius, split between the
-nearest two; the cumulative sum is the curve, and every share of it is linear interpolation. Every pixel's light counts
-exactly once, and radii agree with those of exact overlaps to some thousandths of a pixel. An ellipse's radius is its
-semi-major axis.
+A pixel is a square of even brightness. It is cut into subpixels, whose light is put into bins of radius, split
+between the nearest two; the cumulative sum is the curve, and every share of it is linear interpolation. Every pixel's
+light counts exactly once, and radii agree with those of exact overlaps to some thousandths of a pixel. An ellipse's
+radius is its semi-major axis.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 r"""Morphology of cutouts, batched: Gini and M20, concentration, asymmetry, smoothness, radii, Sérsic index.
 
-Definitions are those of the papers as statmorph 0.7 reads them (Rodriguez-Gomez et al. 2019, MNRAS 483, 4140), on the mean of
-the bands above the sky:
+Definitions are those of the papers as statmorph 0.7 reads them (Rodriguez-Gomez et al. 2019, MNRAS 483, 4140), on the
+mean of the bands above the sky:
 
 =========================== ====================================================================================
 center                      least asymmetry within 1.5 Petrosian radii about the centroid (Conselice 2003)
@@ -14,10 +14,11 @@ A, A_rms^2, S               `galdiff.metrics.asymmetry`, `galdiff.metrics.smooth
 Sérsic index                `galdiff.metrics.sersic`
 =========================== ====================================================================================
 
-It differs from statmorph in this: the sky's noise, asymmetry and smoothness are measured in all four corners instead of the
-first box of sky that is found, so that nothing depends on how a stamp is turned; squares of the smoothness that are an even
-number of pixels wide are taken off center in all four directions; the search for the center goes along the axes instead of by a simplex; no pixel is rejected
-as an outlier; ``r50_elliptical`` is half of the light within 1.5 elliptical Petrosian radii, not within the largest isophote.
+It differs from statmorph in this: the sky's noise, asymmetry and smoothness are measured in all four corners instead
+of the first box of sky that is found, so that nothing depends on how a stamp is turned; squares of the smoothness
+that are an even number of pixels wide are taken off center in all four directions; the search for the center goes
+along the axes instead of by a simplex; no pixel is rejected as an outlier; ``r50_elliptical`` is half of the light
+within 1.5 elliptical Petrosian radii, not within the largest isophote.
 """
 
 from __future__ import annotations
@@ -102,13 +103,14 @@ def morphology(
     Parameters
     ----------
     images : array_like
-        ``(sample, band, y, x)``, one object each; tensors are measured on their device. Pixels that are not finite are masked.
+        ``(sample, band, y, x)``, one object each; tensors are measured on their device. Pixels that are not finite
+        are masked.
     segmentation : array_like, optional
         ``(sample, y, x)``: 0 sky, 1 the object, anything else other sources, which are masked; by default
         `galdiff.metrics.segment`'s.
     psf_fwhm : float, optional
-        Full width at half maximum of a normal PSF [unit of the pixel scale], of which the Sérsic fit takes account; the rest is
-        measured on what is seen.
+        Full width at half maximum of a normal PSF [unit of the pixel scale], of which the Sérsic fit takes account;
+        the rest is measured on what is seen.
     gain : float, optional
         Electrons a pixel value, for the noise of the light: pixels of the Sérsic fit weigh alike without it.
     pixel_scale : float
@@ -119,10 +121,10 @@ def morphology(
     Returns
     -------
     xarray.Dataset
-        Along ``sample``: `STATISTICS`; ``flag``, 0 good, 1 suspect, 2 bad: every statistic is NaN; ``sersic_flag``, the
-        same of the Sérsic fit alone; ``problems``, the bits of `PROBLEMS`. A lens ring, with nothing at its center, is bad.
-        Single statistics are NaN where they have no meaning: ``color`` (first band minus last) of one band or of
-        negative light, ``smoothness`` where a quarter of the Petrosian radius is less than two pixels.
+        Along ``sample``: `STATISTICS`; ``flag``, 0 good, 1 suspect, 2 bad: every statistic is NaN; ``sersic_flag``,
+        the same of the Sérsic fit alone; ``problems``, the bits of `PROBLEMS`. A lens ring, with nothing at its
+        center, is bad. Single statistics are NaN where they have no meaning: ``color`` (first band minus last) of one
+        band or of negative light, ``smoothness`` where a quarter of the Petrosian radius is less than two pixels.
 
     Raises
     ------
@@ -138,10 +140,11 @@ def morphology(
     parts = []
     for rows in torch.arange(len(x)).split(_CHUNK.get(x.device.type, 1024)):
         part = slice(int(rows[0]), int(rows[-1]) + 1)
-        sources = Sources.find(x[part], segmentation=labels if labels is None else labels[part], subtract_sky=subtract_sky)
+        given = None if labels is None else labels[part]
+        sources = Sources.find(x[part], segmentation=given, subtract_sky=subtract_sky)
         parts.append(_measure(sources, gain, psf_sigma))
     columns = {name: torch.cat([p[name] for p in parts]).cpu().numpy() for name in parts[0]}
-    data = {}
+    data: dict[str, Any] = {}
     for name, unit in STATISTICS.items():
         scale = pixel_scale if unit == "radius" else 1.0
         unit = ("pixel" if pixel_scale == 1 else "unit of the pixel scale") if unit == "radius" else unit
@@ -156,7 +159,7 @@ def morphology(
 
 
 def flagged_fraction(measured: xr.Dataset, *, level: int = 2) -> float:
-    """Return the share of objects whose flag is ``level`` or more: a figure of its own beside what is measured on the rest.
+    """Return the share of objects whose flag is ``level`` or more: a figure beside what is measured on the rest.
 
     Parameters
     ----------

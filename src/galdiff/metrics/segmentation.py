@@ -1,11 +1,11 @@
 r"""Which pixels of a cutout are the object, which are other sources, which are sky.
 
-The sky is measured in the corners of the stamp, outside the largest ellipse that fits: its level by the median, its noise
-by the median absolute deviation (times 1.4826). A pixel is bright where the mean of its 3 x 3 neighborhood stands above the
-sky by three times the noise of such means, which holds for correlated noise as well, and by 0.02 of the peak, so that a
-sky clipped at black is no light. The object (label 1) is what is bright and connected to the middle of the stamp, eight
-neighbors at a time; other sources (label 2) are the further bright regions that somewhere stand twice as high. A lens
-ring, with nothing at its center, has no object.
+The sky is measured in the corners of the stamp, outside the largest ellipse that fits: its level by the median, its
+noise by the median absolute deviation (times 1.4826). A pixel is bright where the mean of its 3 x 3 neighborhood
+stands above the sky by three times the noise of such means, which holds for correlated noise as well, and by 0.02 of
+the peak, so that a sky clipped at black is no light. The object (label 1) is what is bright and connected to the
+middle of the stamp, eight neighbors at a time; other sources (label 2) are the further bright regions that somewhere
+stand twice as high. A lens ring, with nothing at its center, has no object.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def segment(images: Any) -> Tensor:
     Parameters
     ----------
     images : array_like
-        ``(sample, band, y, x)``; the mean of the bands is segmented. Pixels that are not finite belong to other sources.
+        ``(sample, band, y, x)``; the mean of the bands is segmented. Pixels that are not finite belong to other
+        sources.
 
     Returns
     -------
@@ -65,9 +66,10 @@ def sky(gray: Tensor, masked: Tensor | None = None) -> tuple[Tensor, Tensor]:
     masked : Tensor, optional
         Pixels to leave out, as those that are not finite are.
     """
-    corner = gray[:, corners(*gray.shape[1:], gray.device)]
+    height, width = gray.shape[1:]
+    corner = gray[:, corners(height, width, gray.device)]
     if masked is not None:
-        corner = torch.where(masked[:, corners(*gray.shape[1:], gray.device)], torch.nan, corner)
+        corner = torch.where(masked[:, corners(height, width, gray.device)], torch.nan, corner)
     corner = torch.where(torch.isfinite(corner), corner, torch.nan)
     level = corner.nanmedian(dim=1).values
     return level, 1.4826 * (corner - level[:, None]).abs().nanmedian(dim=1).values

@@ -2,8 +2,8 @@ r"""Smoothness (clumpiness): the light that stands above its neighborhood.
 
 .. math:: S = \frac{\sum \max(I - I_S, 0) - a \langle \max(s - s_S, 0) \rangle}{\sum I}
 
-between 0.25 and 1.5 Petrosian radii, an annulus of area a; :math:`I_S` is the mean over a square of 0.25 Petrosian radii
-(Lotz et al. 2004, AJ 128, 163, eq. 11; Conselice 2003 has ten times it).
+between 0.25 and 1.5 Petrosian radii, an annulus of area a; :math:`I_S` is the mean over a square of 0.25 Petrosian
+radii (Lotz et al. 2004, AJ 128, 163, eq. 11; Conselice 2003 has ten times it).
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class Sources:
         x = x.double()
         masked = (labels != 0) & (labels != 1) | ~torch.isfinite(x).all(dim=1)
         found = (labels == 1) & ~masked
-        background = corners(*x.shape[2:], x.device) & (labels == 0) & ~masked
+        background = corners(x.shape[2], x.shape[3], x.device) & (labels == 0) & ~masked
         if subtract_sky:
             level = torch.stack([sky(band, ~background)[0] for band in x.unbind(dim=1)], dim=1)
             x = x - level.nan_to_num()[..., None, None]
