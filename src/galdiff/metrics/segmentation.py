@@ -2,7 +2,7 @@ r"""Which pixels of a cutout are the object, which are other sources, which are 
 
 The sky is measured in the corners of the stamp, outside the largest ellipse that fits: its level by the median, its
 noise by the median absolute deviation (times 1.4826). A pixel is bright where the mean of its 3 x 3 neighborhood
-stands above the sky by three times the noise of such means, which holds for correlated noise as well, and by 0.02 of
+stands above the sky by three times the noise of such means, which holds for correlated noise as well, and by 0.002 of
 the peak, so that a sky clipped at black is no light. The object (label 1) is what is bright and connected to the
 middle of the stamp, eight neighbors at a time; other sources (label 2) are the further bright regions that somewhere
 stand twice as high. A lens ring, with nothing at its center, has no object.
@@ -22,7 +22,7 @@ __all__ = ["MINIMUM_AREA", "corners", "grow", "segment", "sky"]
 
 MINIMUM_AREA = 5
 """Pixels below which a bright region is no object."""
-_THRESHOLD, _OTHERS, _FLOOR = 3.0, 6.0, 0.02
+_THRESHOLD, _OTHERS, _FLOOR = 3.0, 6.0, 0.002
 
 
 def segment(images: Any) -> Tensor:
