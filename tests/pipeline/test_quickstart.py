@@ -10,7 +10,7 @@ import xarray as xr
 
 import galdiff
 from galdiff.judges import Classifier, auc
-from galdiff.metrics import morphology
+from galdiff.metrics import physical_morphology
 from galdiff.simulate import simulate_galaxies
 
 pytestmark = pytest.mark.slow
@@ -56,7 +56,10 @@ def test_judge_knows_held_out_simulations(judge, truth):
 
 
 def test_inclination_is_what_was_asked_for(grid):
-    ratio = {name: float(np.nanmedian(morphology(asked(grid, name))["axis_ratio"])) for name in ("edge_on", "face_on")}
+    ratio = {
+        name: float(np.nanmedian(physical_morphology(asked(grid, name))["axis_ratio"]))
+        for name in ("edge_on", "face_on")
+    }
     assert ratio["edge_on"] < 0.5
     assert ratio["face_on"] > 0.7
 

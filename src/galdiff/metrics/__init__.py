@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from galdiff.metrics.conditional import class_distances, sliding_distances
+from galdiff.metrics.exact import morphology_exact
 from galdiff.metrics.features import SPACES, FeatureSpace, feature_space
 from galdiff.metrics.figure import Figure, judge
 from galdiff.metrics.frechet import FrechetFit, Whitening, frechet_distance, frechet_infinity
@@ -14,13 +15,15 @@ from galdiff.metrics.kernel import GaussianKernel, KernelEstimate, kernel_distan
 from galdiff.metrics.manifold import Fidelity, authentic_share, precision_recall
 from galdiff.metrics.memorisation import memorisation
 from galdiff.metrics.moments import Moments
-from galdiff.metrics.morphology import FEATURES, PROTOCOL, SHAPE, SKY, morphology, physical_features
+from galdiff.metrics.morphology import flagged_fraction, morphology
 from galdiff.metrics.neighbours import nearest_neighbours
 from galdiff.metrics.outofcore import features_of, moments_of
 from galdiff.metrics.overlap import annulus_weights
+from galdiff.metrics.physical import FEATURES, PROTOCOL, SHAPE, SKY, physical_features, physical_morphology
 from galdiff.metrics.profiles import radial_profile, stacked_profile
 from galdiff.metrics.rendering import Rendering, lupton_rgb
 from galdiff.metrics.residuals import residual
+from galdiff.metrics.segmentation import segment
 from galdiff.metrics.spectra import high_frequency_power, power_spectrum
 from galdiff.metrics.transport import energy_distance, sliced_wasserstein, statistic_distances, wasserstein_distance
 from galdiff.metrics.two_sample import adjusted_p, two_sample_test
@@ -53,6 +56,7 @@ __all__ = [
     "energy_distance",
     "feature_space",
     "features_of",
+    "flagged_fraction",
     "flux_centroid",
     "frechet_distance",
     "frechet_infinity",
@@ -63,13 +67,16 @@ __all__ = [
     "memorisation",
     "moments_of",
     "morphology",
+    "morphology_exact",
     "nearest_neighbours",
     "physical_features",
+    "physical_morphology",
     "polynomial_kernel",
     "power_spectrum",
     "precision_recall",
     "radial_profile",
     "residual",
+    "segment",
     "sliced_wasserstein",
     "sliding_distances",
     "squared_mmd",

@@ -14,14 +14,16 @@ from galdiff.errors import DataError
 __all__ = ["Labels", "as_images", "as_numbers", "as_square_images", "as_valid", "labels_of", "per_image"]
 
 
-def as_images(images: Any, *, valid: Tensor | None = None) -> Tensor:
-    """Return finite images ``(sample, band, y, x)`` as a float tensor, from a tensor, an array or a DataArray.
+def as_images(images: Any, *, valid: Tensor | None = None, finite: bool = True) -> Tensor:
+    """Return images ``(sample, band, y, x)`` as a float tensor, from a tensor, an array or a DataArray.
 
     Parameters
     ----------
     images : array_like
     valid : Tensor, optional
         bool, of a shape that broadcasts: False where a pixel is to be 0, whatever it was.
+    finite : bool
+        Whether values that are not finite are an error.
 
     Raises
     ------
@@ -43,7 +45,7 @@ def as_images(images: Any, *, valid: Tensor | None = None) -> Tensor:
         except RuntimeError:
             raise DataError(f"the mask has shape {tuple(valid.shape)}, the images {tuple(x.shape)}") from None
     # One bad value spoils the sum, which costs a tenth of looking at each; a sum that overflows is looked into.
-    if not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
+    if finite and not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
         raise DataError(f"{int((~torch.isfinite(x)).sum())} pixel values are NaN or infinite")
     return x
 

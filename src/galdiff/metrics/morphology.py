@@ -1,177 +1,299 @@
-r"""Physical morphology of cutouts, batched.
+r"""Morphology of cutouts, batched: Gini and M20, concentration, asymmetry, smoothness, radii, Sérsic index.
 
-The sky is measured in the corners of the stamp (outside the largest circle that fits): its level by the median, its
-noise by the median absolute deviation. The object is what stands above the sky by three times the noise, smoothed by a
-pixel, connected to the center; it is measured on the mean of the bands with the sky taken off. Definitions follow
-Conselice 2003 (ApJS 147, 1) for concentration and asymmetry, Lotz et al. 2004 (AJ 128, 163) for Gini and M20, and
-Stobie 1980 for the moments.
+Definitions are those of the papers as statmorph 0.7 reads them (Rodriguez-Gomez et al. 2019, MNRAS 483, 4140), on the
+mean of the bands above the sky:
+
+=========================== ====================================================================================
+center                      least asymmetry within 1.5 Petrosian radii about the centroid (Conselice 2003)
+ellipticity, orientation    second moments of the object's pixels about the center
+Petrosian radius            annulus at 0.2 of the mean within (Petrosian 1976), circles and ellipses
+r20, r50, r80               radii of shares of the light within 1.5 Petrosian radii; C = 5 log10(r80 / r20)
+Gini, M20                   in the Petrosian region (`galdiff.metrics.gini`; Lotz et al. 2004), with the statistics
+                            F = -0.693 M20 + 4.95 G - 3.96 (bulge) and S = 0.139 M20 + 0.990 G - 0.327 (merger)
+A, A_rms^2, S               `galdiff.metrics.asymmetry`, `galdiff.metrics.smoothness`
+Sérsic index                `galdiff.metrics.sersic`
+=========================== ====================================================================================
+
+It differs from statmorph in this: the sky's noise, asymmetry and smoothness are measured in all four corners instead
+of the first box of sky that is found, so that nothing depends on how a stamp is turned; squares of the smoothness
+that are an even number of pixels wide are taken off center in all four directions; the search for the center goes
+along the axes instead of by a simplex; no pixel is rejected as an outlier; ``r50_elliptical`` is half of the light
+within 1.5 elliptical Petrosian radii, not within the largest isophote.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
-from torch.nn import functional
 
 from galdiff.errors import DataError
 from galdiff.metrics.arrays import as_images
-from galdiff.metrics.profiles import annulus_weights
+from galdiff.metrics.asymmetry import Asymmetry
+from galdiff.metrics.gini import gini_m20, petrosian_region
+from galdiff.metrics.growth import Growth
+from galdiff.metrics.segmentation import MINIMUM_AREA
+from galdiff.metrics.sersic import fit_sersic
+from galdiff.metrics.smoothness import smoothness
+from galdiff.metrics.source import Sources, as_labels
 
-__all__ = ["FEATURES", "PROTOCOL", "SHAPE", "SKY", "morphology", "physical_features"]
+__all__ = ["PROBLEMS", "STATISTICS", "flagged_fraction", "morphology"]
 
-SHAPE = ("flux", "r50", "concentration", "gini", "ellipticity", "asymmetry", "color")
-"""Features of the object."""
-SKY = ("sky_noise", "roughness", "sky_level")
-"""Features of the sky and of its grain."""
-FEATURES = SHAPE + SKY
-"""Columns of `physical_features`."""
-PROTOCOL = "physical-10"
-"""Name of these features as they are measured here; a change of either gets another name."""
-_BATCH = 256
-_UNITS = {"r20": "pixel", "r50": "pixel", "r80": "pixel", "flux": "ln(pixel value)", "color": "ln(flux ratio)"}
+STATISTICS = {
+    "center_x": "pixel",
+    "center_y": "pixel",
+    "ellipticity": "",
+    "orientation": "rad",
+    "petrosian_radius": "radius",
+    "petrosian_radius_elliptical": "radius",
+    "r20": "radius",
+    "r50": "radius",
+    "r80": "radius",
+    "r50_elliptical": "radius",
+    "flux": "pixel value",
+    "signal_to_noise": "",
+    "gini": "",
+    "m20": "",
+    "gini_m20_bulge": "",
+    "gini_m20_merger": "",
+    "concentration": "",
+    "asymmetry": "",
+    "rms_asymmetry2": "",
+    "smoothness": "",
+    "sersic_index": "",
+    "sersic_radius": "radius",
+    "sersic_ellipticity": "",
+    "color": "mag",
+}
+"""Statistics of an object with their units; a radius has the unit of the pixel scale."""
+
+PROBLEMS = {
+    "no_object": 2,
+    "no_petrosian_radius": 2,
+    "nothing_at_the_center": 2,
+    "no_region": 2,
+    "center_far_from_centroid": 1,
+    "disjoint_region": 1,
+    "incomplete_aperture": 1,
+    "no_sky": 1,
+    "faint": 1,
+}
+"""What can be wrong with a measurement, and whether it is suspect (1) or bad (2) then."""
+
+_EXTENT = 1.5  # Petrosian radii
+_CHUNK = {"cpu": 64}  # what stays in a core's cache
+_COMPLETE, _SKY_PIXELS, _FAINT = 0.9, 16, 2.5
 
 
-def morphology(images: Any) -> xr.Dataset:
+def morphology(
+    images: Any,
+    *,
+    segmentation: Any = None,
+    psf_fwhm: float | None = None,
+    gain: float | None = None,
+    pixel_scale: float = 1.0,
+    subtract_sky: bool = True,
+) -> xr.Dataset:
     """Measure every image.
 
     Parameters
     ----------
     images : array_like
-        Pixel values ``(sample, band, y, x)``, square, an object in the middle of each.
+        ``(sample, band, y, x)``, one object each; tensors are measured on their device. Pixels that are not finite
+        are masked.
+    segmentation : array_like, optional
+        ``(sample, y, x)``: 0 sky, 1 the object, anything else other sources, which are masked; by default
+        `galdiff.metrics.segment`'s.
+    psf_fwhm : float, optional
+        Full width at half maximum of a normal PSF [unit of the pixel scale], of which the Sérsic fit takes account;
+        the rest is measured on what is seen.
+    gain : float, optional
+        Electrons a pixel value, for the noise of the light: pixels of the Sérsic fit weigh alike without it.
+    pixel_scale : float
+        Side of a pixel, in arcsec or any unit.
+    subtract_sky : bool
+        Whether to take the median of the corners off every band.
 
     Returns
     -------
     xarray.Dataset
-        Along ``sample``: ``flux`` (natural log of the summed light), ``r20``, ``r50``, ``r80`` [pixel],
-        ``concentration`` 5 log10(r80 / r20), ``gini``, ``m20``, ``ellipticity`` (moments, (a^2 - b^2) / (a^2 + b^2)),
-        ``axis_ratio`` b / a, ``asymmetry`` (half turn, the sky's own taken off), ``color`` (log flux ratio of the first
-        and last band; 0 for one band), ``sky_noise``, ``roughness`` (standard deviation of the sky after its local mean
-        is taken off), ``sky_level``, and ``flag``: 1 where no object stands above the sky; measurements that make no
-        sense without one are NaN there.
+        Along ``sample``: `STATISTICS`; ``flag``, 0 good, 1 suspect, 2 bad: every statistic is NaN; ``sersic_flag``,
+        the same of the Sérsic fit alone; ``problems``, the bits of `PROBLEMS`. A lens ring, with nothing at its
+        center, is bad. Single statistics are NaN where they have no meaning: ``color`` (first band minus last) of one
+        band or of negative light, ``smoothness`` where a quarter of the Petrosian radius is less than two pixels.
 
     Raises
     ------
     DataError
-        For images that are not square or not finite.
+        For another rank, no image, a segmentation of another shape, or a width, gain or scale that is not positive.
     """
-    x = as_images(images)
-    if x.shape[-1] != x.shape[-2]:
-        raise DataError(f"images are {x.shape[-1]} x {x.shape[-2]} pixels, not square")
-    parts = [_measure(part.float()) for part in x.split(_BATCH)]
+    for name, value in (("psf_fwhm", psf_fwhm), ("gain", gain), ("pixel_scale", pixel_scale)):
+        if value is not None and not value > 0:
+            raise DataError(f"{name} is {value}", remedy="It is a positive number")
+    x = as_images(images, finite=False)
+    labels = None if segmentation is None else as_labels(segmentation, x)
+    psf_sigma = None if psf_fwhm is None else psf_fwhm / pixel_scale / math.sqrt(8 * math.log(2))
+    parts = []
+    for rows in torch.arange(len(x)).split(_CHUNK.get(x.device.type, 1024)):
+        part = slice(int(rows[0]), int(rows[-1]) + 1)
+        given = None if labels is None else labels[part]
+        sources = Sources.find(x[part], segmentation=given, subtract_sky=subtract_sky)
+        parts.append(_measure(sources, gain, psf_sigma))
     columns = {name: torch.cat([p[name] for p in parts]).cpu().numpy() for name in parts[0]}
-    data = {name: ("sample", values, {"units": _UNITS.get(name, "")}) for name, values in columns.items()}
-    return xr.Dataset(data, attrs={"protocol": PROTOCOL})
+    data: dict[str, Any] = {}
+    for name, unit in STATISTICS.items():
+        scale = pixel_scale if unit == "radius" else 1.0
+        unit = ("pixel" if pixel_scale == 1 else "unit of the pixel scale") if unit == "radius" else unit
+        data[name] = ("sample", columns[name] * scale, {"units": unit})
+    meanings = {"flag_values": np.arange(3, dtype=np.int8), "flag_meanings": "good suspect bad"}
+    data["flag"] = ("sample", columns["flag"].astype(np.int8), meanings)
+    data["sersic_flag"] = ("sample", columns["sersic_flag"].astype(np.int8), meanings)
+    masks = 2 ** np.arange(len(PROBLEMS), dtype=np.int16)
+    bits = {"flag_masks": masks, "flag_meanings": " ".join(PROBLEMS)}
+    data["problems"] = ("sample", columns["problems"].astype(np.int16), bits)
+    return xr.Dataset(data, attrs={"protocol": "morphology-1"})
 
 
-def physical_features(images: Any) -> np.ndarray:
-    """Return `FEATURES` as float64 ``(sample, 10)``; objects that are not found have the values of pure sky."""
-    measured = morphology(images)
-    columns = [measured[name].to_numpy().astype(np.float64) for name in FEATURES]
-    return np.nan_to_num(np.stack(columns, axis=1), nan=0.0)
+def flagged_fraction(measured: xr.Dataset, *, level: int = 2) -> float:
+    """Return the share of objects whose flag is ``level`` or more: a figure beside what is measured on the rest.
+
+    Parameters
+    ----------
+    measured : xarray.Dataset
+        From `morphology` or `galdiff.metrics.morphology_exact`.
+    level : int
+        2 for bad measurements alone, 1 for suspect ones as well.
+    """
+    return float((measured["flag"] >= level).mean())
 
 
-def _connected(mask: Tensor, core: Tensor) -> Tensor:
-    """Grow from the core through the mask, eight neighbors at a time, as far as it goes."""
-    region = mask & core
-    for _ in range(mask.shape[-1]):
-        grown = (functional.max_pool2d(region[:, None].float(), 3, 1, 1)[:, 0] > 0) & mask
-        if torch.equal(grown, region):
-            break
-        region = grown
-    return region
+def _measure(sources: Sources, gain: float | None, psf_sigma: float | None) -> dict[str, Tensor]:
+    """Measure those that are there; the others have a flag."""
+    flux = (sources.light * sources.object).sum(dim=(1, 2))
+    found = (sources.object.sum(dim=(1, 2)) >= MINIMUM_AREA) & (flux > 0)
+    result = {name: sources.light.new_full((len(sources),), torch.nan) for name in STATISTICS}
+    bits = 2 ** list(PROBLEMS).index("no_object")
+    problems = torch.where(found, 0, bits)
+    flags = {"flag": torch.where(found, 0, 2), "sersic_flag": torch.where(found, 0, 2), "problems": problems}
+    if found.any():
+        values = _statistics(sources[found], gain, psf_sigma)
+        for column, part in values.items():
+            (flags if column in flags else result)[column][found] = part
+    for name in STATISTICS:
+        result[name][flags["flag"] == 2] = torch.nan
+    return result | flags
 
 
-def _measure(x: Tensor) -> dict[str, Tensor]:
-    size = x.shape[-1]
-    grid = torch.arange(size, device=x.device) - (size - 1) / 2
-    yy, xx = torch.meshgrid(grid, grid, indexing="ij")
-    radius = torch.hypot(yy, xx)
-    corner, aperture = radius > size / 2, radius <= size / 2
-    level = x[..., corner].median(dim=-1).values
-    light = x - level[..., None, None]
-    gray = light.mean(dim=1)
-    sky = gray[:, corner]
-    noise = 1.4826 * (sky - sky.median(dim=1, keepdim=True).values).abs().median(dim=1).values
-    local = functional.avg_pool2d(gray[:, None], 3, 1, 1, count_include_pad=False)[:, 0]
-    roughness = (gray - local)[:, corner].std(dim=1)
-
-    peak = gray.abs().amax(dim=(1, 2)).clamp_min(1e-12)
-    # The local mean of nine pixels: three times the noise of one is at least one here, and nine where it is white.
-    threshold = torch.maximum(noise, 0.02 * peak)[:, None, None]
-    core = radius <= max(2.0, size / 16)
-    region = _connected((local > threshold) & aperture, core)
-    area = region.flatten(1).sum(dim=1)
-    found = area >= 5
-    inside = torch.where(region, gray, 0.0)
-    flux = inside.sum(dim=(1, 2)).clamp_min(1e-6 * peak)
-
-    center_y, center_x = (inside * yy).sum((1, 2)) / flux, (inside * xx).sum((1, 2)) / flux
-    dy, dx = yy - center_y[:, None, None], xx - center_x[:, None, None]
-    weight = inside.clamp_min(0)
-    total = weight.sum((1, 2)).clamp_min(1e-12)
-    i_yy, i_xx, i_xy = ((weight * q).sum((1, 2)) / total for q in (dy * dy, dx * dx, dy * dx))
-    # Half a pixel's own second moment keeps a point source round.
-    mean, gap = (i_xx + i_yy) / 2, torch.hypot((i_xx - i_yy) / 2, i_xy)
-    ellipticity = gap / mean.clamp_min(1e-12)
-    axis_ratio = ((mean - gap).clamp_min(1 / 12) / (mean + gap).clamp_min(1 / 12)).sqrt().clamp_max(1.0)
-
-    growth = _growth(gray * aperture, size)
-    r20, r50, r80 = (_crossing(growth, share) for share in (0.2, 0.5, 0.8))
-
-    values = weight.flatten(1).sort(dim=1).values
-    count = area.clamp_min(2).float()
-    rank = torch.arange(1, size * size + 1, device=x.device) - (size * size - count)[:, None]
-    gini = ((2 * rank - count[:, None] - 1) * values * (rank > 0)).sum(1) / ((count - 1) * values.sum(1)).clamp_min(
-        1e-12
+def _statistics(sources: Sources, gain: float | None, psf_sigma: float | None) -> dict[str, Tensor]:
+    light, valid = sources.light, ~sources.masked
+    inside = torch.where(sources.object, light, 0.0)
+    centroid = _centroid(inside)
+    about_centroid = Growth.about(light, valid, centroid).petrosian()
+    asymmetry = Asymmetry.of(sources, _EXTENT * about_centroid.nan_to_num(1.0))
+    reach = 0.25 * about_centroid.nan_to_num(1.0)
+    center = asymmetry.find_center(centroid, reach)
+    ellipticity, orientation = _ellipse(inside, center)
+    circles = Growth.about(light, valid, center)
+    ellipses = Growth.about(light, valid, center, ellipticity, orientation)
+    circular, elliptical = circles.petrosian(), ellipses.petrosian()
+    reached = torch.isfinite(about_centroid + circular + elliptical)
+    circular, elliptical = circular.nan_to_num(1.0), elliptical.nan_to_num(1.0)
+    extent = _EXTENT * circular
+    r20, r50, r80 = (circles.containing(share, extent) for share in (0.2, 0.5, 0.8))
+    region, disjoint = petrosian_region(light, elliptical, centroid, ellipticity, orientation)
+    gini, m20 = gini_m20(light, region)
+    concentration = 5 * torch.log10(r80 / r20)
+    least, rms2 = asymmetry(center)
+    half = ellipses.containing(0.5, _EXTENT * elliptical)
+    variance = sources.noise.square()[:, None, None] + (0 if gain is None else light.abs() / gain)
+    variance = torch.where(variance > 0, variance, 1.0)
+    fit = fit_sersic(
+        light,
+        valid / variance,
+        center=center,
+        radius=half.nan_to_num(1.0),
+        ellipticity=ellipticity,
+        orientation=orientation,
+        # About what a profile of this concentration has.
+        index=((concentration / 2.7) ** 3.5).nan_to_num(1.0),
+        psf_sigma=psf_sigma,
     )
-    moment = (weight * (dy * dy + dx * dx)).flatten(1)
-    order = weight.flatten(1).argsort(dim=1, descending=True)
-    share = weight.flatten(1).gather(1, order).cumsum(1) / total[:, None]
-    brightest = (moment.gather(1, order) * (share <= 0.2)).sum(1)
-    m20 = torch.log10((brightest / moment.sum(1).clamp_min(1e-12)).clamp_min(1e-4))
-
-    turned = (gray - gray.flip(1, 2)).abs()
-    background = turned[:, corner].mean(dim=1)
-    size_of = (gray.abs() * aperture).sum((1, 2)).clamp_min(1e-12)
-    asymmetry = ((turned * aperture).sum((1, 2)) - background * aperture.sum()) / (2 * size_of)
-    by_band = (light * region[:, None]).sum((2, 3))
-    floor = 0.01 * by_band.abs().amax(dim=1, keepdim=True).clamp_min(1e-12)
-    by_band = torch.maximum(by_band, floor)
-    color = torch.log(by_band[:, 0] / by_band[:, -1])
-
-    shape = {
-        "flux": flux.log(),
+    signal = region & (light >= 0)
+    ratio = (torch.where(signal, light, 0.0) / variance.sqrt()).sum(dim=(1, 2)) / signal.sum(dim=(1, 2)).clamp_min(1)
+    band_flux = (sources.bands * region[:, None]).sum(dim=(2, 3))
+    color = -2.5 * torch.log10(band_flux[:, 0] / band_flux[:, -1])
+    lit = (band_flux[:, 0] > 0) & (band_flux[:, -1] > 0) & (band_flux.shape[1] > 1)
+    height, width = light.shape[1:]
+    border = torch.tensor([height - 1, width - 1], device=center.device)
+    pixel = torch.minimum(center.round().clamp_min(0), border).long()
+    there = sources.object[torch.arange(len(center), device=center.device), pixel[:, 0], pixel[:, 1]]
+    complete = circles.measured(extent) / (torch.pi * extent.square())
+    problems = {
+        "no_petrosian_radius": ~reached,
+        "nothing_at_the_center": ~there,
+        "no_region": ~torch.isfinite(gini + m20) | region.all(dim=2).all(dim=1),
+        "center_far_from_centroid": (center - centroid).norm(dim=1) > reach - 1 / 32,
+        "disjoint_region": disjoint,
+        "incomplete_aperture": complete < _COMPLETE,
+        "no_sky": sources.background.sum(dim=(1, 2)) < _SKY_PIXELS,
+        "faint": (ratio < _FAINT) & (sources.noise > 0),
+    }
+    levels = [where.long() * PROBLEMS[name] for name, where in problems.items()]
+    bits = [where.long() << list(PROBLEMS).index(name) for name, where in problems.items()]
+    lost = ~fit.converged
+    odd = fit.bounded | (fit.radius > math.hypot(height, width))
+    sersic = {"index": fit.index, "radius": fit.radius, "ellipticity": fit.ellipticity}
+    return {
+        "center_x": center[:, 1],
+        "center_y": center[:, 0],
+        "ellipticity": ellipticity,
+        "orientation": orientation,
+        "petrosian_radius": circular,
+        "petrosian_radius_elliptical": elliptical,
         "r20": r20,
         "r50": r50,
         "r80": r80,
-        "concentration": 5 * torch.log10(r80 / r20.clamp_min(0.3)),
+        "r50_elliptical": half,
+        "flux": circles.within(2 * circular),
+        "signal_to_noise": torch.where(sources.noise > 0, ratio, torch.nan),
         "gini": gini,
         "m20": m20,
-        "ellipticity": ellipticity,
-        "axis_ratio": axis_ratio,
-        "asymmetry": asymmetry,
-        "color": color,
+        "gini_m20_bulge": -0.693 * m20 + 4.95 * gini - 3.96,
+        "gini_m20_merger": 0.139 * m20 + 0.990 * gini - 0.327,
+        "concentration": concentration,
+        "asymmetry": least,
+        "rms_asymmetry2": rms2,
+        "smoothness": smoothness(sources, center, circular),
+        **{f"sersic_{name}": torch.where(lost, torch.nan, value) for name, value in sersic.items()},
+        "color": torch.where(lit, color, torch.nan),
+        "flag": torch.stack(levels).amax(dim=0),
+        "sersic_flag": torch.where(lost, 2, odd.long()),
+        "problems": torch.stack(bits).sum(dim=0),
     }
-    shape = {name: torch.where(found, value, torch.nan) for name, value in shape.items()}
-    flag = (~found).to(torch.int8)
-    return {**shape, "sky_noise": noise, "roughness": roughness, "sky_level": level.mean(dim=1), "flag": flag}
 
 
-def _growth(gray: Tensor, size: int) -> Tensor:
-    """Light within circles of radius 1, 2, … pixels over that within the largest, made monotonic, ``(n, radius)``."""
-    edges = list(range(size // 2 + 1))
-    rings = gray.flatten(1).double() @ annulus_weights(size, edges).to(gray.device).T
-    growth = rings.cumsum(dim=1)
-    return (growth / growth[:, -1:].clamp_min(1e-12)).cummax(dim=1).values.clamp(0, 1).float()
+def _centroid(inside: Tensor) -> Tensor:
+    """Return y and x of the light's center, ``(sample, 2)``."""
+    y, x = (torch.arange(s, dtype=inside.dtype, device=inside.device) for s in inside.shape[1:])
+    moments = torch.stack([(inside.sum(dim=2) * y).sum(dim=1), (inside.sum(dim=1) * x).sum(dim=1)], dim=1)
+    return moments / inside.sum(dim=(1, 2))[:, None]
 
 
-def _crossing(growth: Tensor, share: float) -> Tensor:
-    """Radius at which the curve of growth crosses a share, interpolated."""
-    after = (growth >= share).float().argmax(dim=1)
-    before = torch.where(after > 0, growth.gather(1, (after - 1).clamp_min(0)[:, None])[:, 0], 0.0)
-    here = growth.gather(1, after[:, None])[:, 0]
-    return after + ((share - before) / (here - before).clamp_min(1e-6)).clamp(0, 1)
+def _ellipse(inside: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
+    """Return 1 - b / a and the angle of the major axis from x to y, by second moments about a center."""
+    y, x = (torch.arange(s, dtype=inside.dtype, device=inside.device) for s in inside.shape[1:])
+    dy, dx = y - center[:, :1], x - center[:, 1:]
+    total = inside.sum(dim=(1, 2))
+    xx = (inside.sum(dim=1) * dx.square()).sum(dim=1) / total
+    yy = (inside.sum(dim=2) * dy.square()).sum(dim=1) / total
+    xy = torch.einsum("nyx,ny,nx->n", inside, dy, dx) / total
+    # What is thinner than a pixel is as thick as one (as in SExtractor).
+    thin = (xx * yy - xy.square() < 1 / 144) / 12
+    xx, yy = xx + thin, yy + thin
+    mean, gap = (xx + yy) / 2, torch.hypot((xx - yy) / 2, xy)
+    ratio = ((mean - gap).clamp_min(1e-6) / (mean + gap)).sqrt()
+    return 1 - ratio, torch.atan2(2 * xy, xx - yy) / 2

@@ -20,7 +20,7 @@ from galdiff.atomic import resource_errors, write_json
 from galdiff.diffusion import Objective
 from galdiff.judges import Classifier
 from galdiff.latents import CutoutStore
-from galdiff.metrics import PROTOCOL, feature_space, judge, morphology
+from galdiff.metrics import PROTOCOL, feature_space, judge, physical_morphology
 from galdiff.model import DiffusionModel
 from galdiff.pipeline.evaluation import Figure, evaluate
 from galdiff.pipeline.samples import held_out_rows
@@ -147,7 +147,7 @@ def _axis_ratios(folder: Path) -> list[Figure]:
 
 def _axis_ratios_of(images: np.ndarray) -> np.ndarray:
     """Axis ratios of the objects that are found; rings of lensed light have nothing at their centers."""
-    ratios = morphology(images)["axis_ratio"].to_numpy()
+    ratios = physical_morphology(images)["axis_ratio"].to_numpy()
     return ratios[np.isfinite(ratios)]
 
 

@@ -10,7 +10,7 @@ from galdiff.errors import DataError
 from galdiff.metrics.features.networks import DINOv2Features, InceptionFeatures
 from galdiff.metrics.features.resizing import RESIZERS
 from galdiff.metrics.features.space import FeatureSpace, PhysicalFeatures, RenderedFeatures
-from galdiff.metrics.morphology import PROTOCOL
+from galdiff.metrics.physical import PROTOCOL
 
 __all__ = [
     "SPACES",

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from galdiff.metrics.frechet import Whitening
-from galdiff.metrics.morphology import FEATURES, PROTOCOL, physical_features
+from galdiff.metrics.physical import FEATURES, PROTOCOL, physical_features
 from galdiff.metrics.rendering import Rendering
 
 __all__ = ["FeatureSpace", "PhysicalFeatures", "RenderedFeatures"]

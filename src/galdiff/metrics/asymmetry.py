@@ -1,0 +1,140 @@
+r"""Asymmetry under half a turn, at the center that minimizes it.
+
+.. math:: A = \frac{\sum |I - I_{180}| - a \langle |s - s_{180}| \rangle}{\sum |I|}, \qquad
+          A_\mathrm{rms}^2 = \frac{\sum (I - I_{180})^2 - 2 a \sigma^2}{\sum I^2 - a \sigma^2}
+
+in a circle of area a, with the sky's own asymmetry taken off (Conselice 2003, ApJS 147, 1; Lotz et al. 2004, AJ 128,
+163, eq. 10; Sazonova et al. 2024, OJAp 7, 77, eq. 27). The turned image is interpolated linearly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from galdiff.metrics.growth import elliptical_radius
+from galdiff.metrics.source import Sources
+
+__all__ = ["Asymmetry", "half_turn"]
+
+_STEPS = (2.0, 1.0, 1.0, 0.5, 0.25, 0.1, 0.04)  # of the search [pixel]
+
+
+def half_turn(image: Tensor, center: Tensor) -> Tensor:
+    """Turn images by 180 degrees about points, 0 where nothing is, ``(sample, y, x)``; centers are y, x."""
+    return _turn(functional.pad(image, (0, 1, 0, 1)), center)
+
+
+def _turn(padded: Tensor, center: Tensor) -> Tensor:
+    """Turn images that end in a row and a column of zeros."""
+    size = torch.tensor(padded.shape[1:], device=center.device) - 1
+    twice = 2 * center
+    whole = twice.floor()
+    # Every pixel is between two of the turned image; what is outside is one of the zeros.
+    y, x = (
+        first + 1 - torch.arange(n, device=center.device)
+        for first, n in zip(whole.long().T[..., None], padded.shape[1:], strict=True)
+    )
+    y, x = (torch.where((index >= 0) & (index < n), index, n) for index, n in zip((y, x), size, strict=True))
+    part = (twice - whole).to(padded.dtype)[:, :, None, None]
+    rows = padded[torch.arange(len(padded), device=center.device)[:, None], y]
+    rows = torch.lerp(rows[:, 1:], rows[:, :-1], part[:, 0])
+    columns = rows.gather(2, x[:, None].expand(-1, rows.shape[1], -1))
+    return torch.lerp(columns[..., 1:], columns[..., :-1], part[:, 1])
+
+
+@dataclass(frozen=True)
+class Asymmetry:
+    """Asymmetry of light in circles as a function of their centers.
+
+    Attributes
+    ----------
+    light : Tensor
+        float64 ``(sample, y, x)``, 0 where masked.
+    masked : Tensor, optional
+        Where it is masked, as 1 and 0; None if nothing is.
+    radius : Tensor
+        Of the circles, ``(sample,)`` [pixel].
+    sky : Tensor
+        Mean absolute difference of the background and itself turned about the middle of the stamp, ``(sample,)``.
+    noise : Tensor
+        Standard deviation of the background, ``(sample,)``.
+    """
+
+    light: Tensor
+    masked: Tensor | None
+    radius: Tensor
+    sky: Tensor
+    noise: Tensor
+
+    @classmethod
+    def of(cls, sources: Sources, radius: Tensor) -> Asymmetry:
+        """Prepare the measurement."""
+        masked = sources.masked.to(sources.light.dtype) if bool(sources.masked.any()) else None
+        pair = sources.background & sources.background.flip(1, 2)
+        gap = (sources.light - sources.light.flip(1, 2)).abs()
+        sky = torch.where(pair, gap, 0.0).sum(dim=(1, 2)) / pair.sum(dim=(1, 2)).clamp_min(1)
+        return cls(sources.light, masked, radius, sky, sources.noise)
+
+    def _weight(self, center: Tensor) -> Tensor:
+        """Return the share of every pixel that counts."""
+        height, width = self.light.shape[1:]
+        y, x = (torch.arange(s, dtype=center.dtype, device=center.device) for s in (height, width))
+        weight = (self.radius[:, None, None] + 0.5 - elliptical_radius(y, x, center)).clamp_(0, 1)
+        if self.masked is not None:
+            # A pixel counts if neither it nor its partner is masked; what has no partner is compared with nothing.
+            weight *= (self.masked + half_turn(self.masked, center)) < 0.5
+        return weight
+
+    def __call__(self, center: Tensor) -> tuple[Tensor, Tensor]:
+        """Return A and the square of the rms asymmetry about centers ``(sample, 2)``; noise can make both negative."""
+        weight, gap = self._weight(center), half_turn(self.light, center) - self.light
+        area, noise = weight.sum(dim=(1, 2)), self.noise.square()
+        maps = (gap.abs(), self.light.abs(), gap.square(), self.light.square())
+        gaps, total, gaps2, total2 = ((weight * values).sum(dim=(1, 2)) for values in maps)
+        return (gaps - area * self.sky) / total, (gaps2 - 2 * area * noise) / (total2 - area * noise)
+
+    def find_center(self, start: Tensor, reach: Tensor) -> Tensor:
+        """Search the center of least asymmetry by parabolas along both axes, from two pixels down to 1/25.
+
+        Meanwhile the circle stays about the first center, so that only the difference is compared.
+
+        Parameters
+        ----------
+        start : Tensor
+            First centers, y and x, ``(sample, 2)``.
+        reach : Tensor
+            How far from them the center may be, ``(sample,)`` [pixel].
+
+        Returns
+        -------
+        torch.Tensor
+            ``(sample, 2)``.
+        """
+        light, weight = self.light.float(), self._weight(start).float().flatten(1)
+        padded = functional.pad(light, (0, 1, 0, 1))
+
+        def difference(centers: Tensor) -> Tensor:
+            gap = (_turn(padded, centers) - light).abs_().flatten(1)
+            return (weight[:, None] @ gap[:, :, None])[:, 0, 0]
+
+        center, best, rows = start, start, torch.arange(len(start), device=start.device)
+        least = torch.full_like(reach, torch.inf)
+        for step in _STEPS:
+            tried = [center, *(center + step * center.new_tensor(way) for way in ((1, 0), (-1, 0), (0, 1), (0, -1)))]
+            values = torch.stack([difference(c) for c in tried])
+            lowest, which = values.min(dim=0)
+            better = lowest < least
+            least = torch.where(better, lowest, least)
+            best = torch.where(better[:, None], torch.stack(tried)[which, rows], best)
+            # The vertex of a parabola along either axis, or a step downhill where there is none.
+            middle, rise = values[0][:, None], (values[1::2] - values[2::2]).T / 2
+            bend = (values[1::2] + values[2::2]).T - 2 * middle
+            move = torch.where(bend > 0, -rise / bend, -rise.sign()).nan_to_num()
+            center = center + step * move.clamp(-1.5, 1.5)
+            gone = center - start
+            center = start + gone * (reach / gone.norm(dim=1).clamp_min(1e-12)).clamp_max(1)[:, None]
+        return torch.where((difference(center) < least)[:, None], center, best)

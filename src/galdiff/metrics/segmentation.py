@@ -1,0 +1,113 @@
+r"""Which pixels of a cutout are the object, which are other sources, which are sky.
+
+The sky is measured in the corners of the stamp, outside the largest ellipse that fits: its level by the median, its
+noise by the median absolute deviation (times 1.4826). A pixel is bright where the mean of its 3 x 3 neighborhood
+stands above the sky by three times the noise of such means, which holds for correlated noise as well, and by 0.002 of
+the peak, so that a sky clipped at black is no light. The object (label 1) is what is bright and connected to the
+middle of the stamp, eight neighbors at a time; other sources (label 2) are the further bright regions that somewhere
+stand twice as high. A lens ring, with nothing at its center, has no object.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from galdiff.metrics.arrays import as_images
+
+__all__ = ["MINIMUM_AREA", "corners", "grow", "segment", "sky"]
+
+MINIMUM_AREA = 5
+"""Pixels below which a bright region is no object."""
+_THRESHOLD, _OTHERS, _FLOOR = 3.0, 6.0, 0.002
+
+
+def segment(images: Any) -> Tensor:
+    """Label every pixel as sky 0, object 1 or other sources 2.
+
+    Parameters
+    ----------
+    images : array_like
+        ``(sample, band, y, x)``; the mean of the bands is segmented. Pixels that are not finite belong to other
+        sources.
+
+    Returns
+    -------
+    torch.Tensor
+        int64 ``(sample, y, x)`` on the images' device; all 0 or 2 where there is no object.
+    """
+    gray = as_images(images, finite=False).mean(dim=1)
+    finite = torch.isfinite(gray)
+    level, _ = sky(gray)
+    light = torch.where(finite, gray - level[:, None, None], 0.0)
+    local = functional.avg_pool2d(light[:, None], 3, 1, 1, count_include_pad=False)[:, 0]
+    _, noise = sky(local, ~finite)
+    floor = _FLOOR * light.abs().amax(dim=(1, 2))
+    bright = (local > torch.maximum(_THRESHOLD * noise, floor)[:, None, None]) & finite
+    height, width = gray.shape[1:]
+    y, x = _centered(height, gray.device), _centered(width, gray.device)
+    core = torch.hypot(y[:, None], x) <= max(2.0, min(height, width) / 16)
+    found = grow(bright, core)
+    found &= (found.sum(dim=(1, 2)) >= MINIMUM_AREA)[:, None, None]
+    others = grow(bright & ~found, local > torch.maximum(_OTHERS * noise, 2 * floor)[:, None, None])
+    return found.long() + 2 * (others | ~finite)
+
+
+def sky(gray: Tensor, masked: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return level and noise of the sky in the corners, ``(sample,)`` each; NaN without a pixel to measure them in.
+
+    Parameters
+    ----------
+    gray : Tensor
+        ``(sample, y, x)``.
+    masked : Tensor, optional
+        Pixels to leave out, as those that are not finite are.
+    """
+    height, width = gray.shape[1:]
+    corner = gray[:, corners(height, width, gray.device)]
+    if masked is not None:
+        corner = torch.where(masked[:, corners(height, width, gray.device)], torch.nan, corner)
+    corner = torch.where(torch.isfinite(corner), corner, torch.nan)
+    level = corner.nanmedian(dim=1).values
+    return level, 1.4826 * (corner - level[:, None]).abs().nanmedian(dim=1).values
+
+
+def corners(height: int, width: int, device: torch.device | None = None) -> Tensor:
+    """Return where a stamp is outside the largest ellipse that fits it, bool ``(y, x)``."""
+    y, x = _centered(height, device) / (height / 2), _centered(width, device) / (width / 2)
+    return y.square()[:, None] + x.square() > 1
+
+
+def grow(mask: Tensor, seeds: Tensor, *, limit: int | None = None) -> Tensor:
+    """Return what of a mask is connected to seeds in it, eight neighbors at a time, bool ``(sample, y, x)``.
+
+    Parameters
+    ----------
+    mask, seeds : Tensor
+        bool, broadcast together.
+    limit : int, optional
+        Steps of a pixel after which growing ends; by default it ends when nothing is added.
+    """
+    region, steps = mask & seeds, 0
+    while limit is None or steps < limit:
+        # Whether anything was added is asked every few steps: the answer has to come back from the device.
+        before = region
+        for _ in range(4 if limit is None else min(4, limit - steps)):
+            wide = region.clone()
+            wide[..., 1:] |= region[..., :-1]
+            wide[..., :-1] |= region[..., 1:]
+            region = wide.clone()
+            region[..., 1:, :] |= wide[..., :-1, :]
+            region[..., :-1, :] |= wide[..., 1:, :]
+            region &= mask
+            steps += 1
+        if torch.equal(region, before):
+            break
+    return region
+
+
+def _centered(n: int, device: torch.device | None) -> Tensor:
+    return torch.arange(n, device=device, dtype=torch.float64) - (n - 1) / 2
