@@ -1,5 +1,7 @@
 """Science metrics: arrays in, arrays out."""
 
+from galdiff.metrics.calibration import auc, balanced_accuracy, calibration_error, calibration_floor
+from galdiff.metrics.figure import Figure
 from galdiff.metrics.frechet import Whitening, frechet_distance
 from galdiff.metrics.morphology import FEATURES, PROTOCOL, SHAPE, SKY, morphology, physical_features
 from galdiff.metrics.profiles import annulus_weights, radial_profile
@@ -10,8 +12,13 @@ __all__ = [
     "PROTOCOL",
     "SHAPE",
     "SKY",
+    "Figure",
     "Whitening",
     "annulus_weights",
+    "auc",
+    "balanced_accuracy",
+    "calibration_error",
+    "calibration_floor",
     "frechet_distance",
     "high_frequency_power",
     "morphology",

@@ -16,7 +16,7 @@ from galdiff.atomic import write_json
 from galdiff.diffusion import Objective
 from galdiff.judges import Classifier
 from galdiff.latents import CutoutStore
-from galdiff.metrics import PROTOCOL, morphology
+from galdiff.metrics import PROTOCOL, balanced_accuracy, morphology
 from galdiff.model import DiffusionModel
 from galdiff.pipeline.evaluation import Figure, evaluate
 from galdiff.pipeline.samples import held_out_rows
@@ -138,15 +138,10 @@ def _class_figures(
     generated = samples["image"].to_numpy()
     # The best rule for classes that count alike divides out how frequent they were in training.
     frequency = np.bincount(labels[train_rows], minlength=len(field.classes)).clip(min=1)
-    value = _balanced((judge.predict(stretch(generated)) / frequency).argmax(1), labels[rows])
-    floor = _balanced((judge.predict(stretch(real)) / frequency).argmax(1), labels[held_out])
+    value = balanced_accuracy((judge.predict(stretch(generated)) / frequency).argmax(1), labels[rows])
+    floor = balanced_accuracy((judge.predict(stretch(real)) / frequency).argmax(1), labels[held_out])
     note = "the floor is the accuracy on held-out real images; samples at guidance 1"
     return [Figure("class_accuracy", value, None, floor, len(generated), protocol, note=note)]
-
-
-def _balanced(predicted: np.ndarray, truth: np.ndarray) -> float:
-    classes = [c for c in np.unique(truth) if (truth == c).sum() >= 10]
-    return float(np.mean([(predicted[truth == c] == c).mean() for c in classes]))
 
 
 def _pictures(model: DiffusionModel, real: np.ndarray) -> xr.Dataset:
