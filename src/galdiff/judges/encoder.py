@@ -29,16 +29,16 @@ from galdiff.atomic import atomic_write, write_json
 from galdiff.errors import CheckpointError, DataError, GaldiffError
 from galdiff.judges.body import Body, train
 from galdiff.judges.votes import VoteHead
+from galdiff.judges.views import SPOILS, grain, views
 from galdiff.nn.dihedral import dihedral, is_reflection
-from galdiff.randomness import integers
 from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Scalar, Votes
 
 __all__ = ["MorphologyEncoder"]
 
 ODD = 4
 """One feature in so many is odd under reflections."""
-SHIFT = 2  # [pixel], of a view
-INVARIANCE, VARIANCE, COVARIANCE = 1.0, 1.0, 0.04
+INVARIANCE, AMOUNT, COVARIANCE = 1.0, 10.0, 0.04
+STANDARD = 1000  # images of the training split that standardise the features
 _BATCH = 128
 
 
@@ -83,6 +83,7 @@ class MorphologyEncoder(nn.Module):
         self.body = Body(bands, width=width)
         self.project = nn.Linear(self.body.outputs, features)
         self.fields = [f for f in self.schema.fields if not (isinstance(f, Scalar) and f.angle)]
+        self.spoiled = nn.Linear(features, len(SPOILS), bias=False)
         self.heads = nn.ModuleList(_head(f, features) for f in self.fields)
         parity = torch.ones(features)
         parity[-(features // ODD) :] = -1
@@ -133,19 +134,23 @@ class MorphologyEncoder(nn.Module):
         x = torch.as_tensor(np.asarray(images))
         if x.ndim != 4 or x.shape[2] != x.shape[3] or len(x) < 2:
             raise DataError(f"images have shape {tuple(x.shape)}, not (two or more, band, side, side)")
+        noise = grain(x)
         known = conditions if conditions is not None else self.schema.empty(len(x))
         if self.fields and len(known) != len(x):
             raise DataError(f"{len(x)} images do not go with {len(known)} conditions")
 
         def loss(rows: Tensor, positions: Tensor) -> Tensor:
-            pixels, element = x[rows].float(), integers(seed, "judge", positions, 8, (2,))
-            shift = integers(seed, "shift", positions[:1], 2 * SHIFT + 1, (2, 2))[0] - SHIFT
-            views = [pixels.roll(tuple(shift[v].tolist()), dims=(2, 3)) for v in range(2)]
-            a, b = self(torch.cat(views), element.T.flatten()).chunk(2)
-            return _vicreg(a, b) + self._supervised((a + b) / 2, known[rows])
+            pairs, elements, amounts = views(x[rows].float(), seed=seed, positions=positions, noise=noise)
+            both = self(pairs, elements)
+            a, b = both.chunk(2)
+            clean = (amounts == 0).all(dim=1)
+            value = INVARIANCE * (a - b)[clean].square().mean() if clean.any() else both.new_zeros(())
+            value = value + AMOUNT * functional.mse_loss(self.spoiled(b - a), amounts)
+            value = value + (_spread(a) + _spread(b)) / 2
+            return value + self._supervised(both, known[rows].cat(known[rows]))
 
         train(self, len(x), loss, seed=seed, seen=seen, batch=batch, learning_rate=learning_rate)
-        raw = self._raw(x)
+        raw = self._raw(x[:STANDARD])
         self.mean.copy_(torch.where(self.parity > 0, raw.mean(dim=0), 0.0))
         self.std.copy_((raw - self.mean).square().mean(dim=0).sqrt().clamp_min(1e-6))
         return self
@@ -237,13 +242,10 @@ def _head(field: Class | Scalar | Votes, features: int) -> nn.Module:
     return nn.Linear(features, len(field.classes) if isinstance(field, Class) else 1)
 
 
-def _vicreg(a: Tensor, b: Tensor) -> Tensor:
-    """Variance, invariance and covariance of two views ``(n, d)`` (equations 1 to 6 of the paper, over 25)."""
-    value = INVARIANCE * functional.mse_loss(a, b)
-    for view in (a, b):
-        centered = view - view.mean(dim=0)
-        covariance = centered.T @ centered / max(1, len(view) - 1)
-        std = (covariance.diagonal() + 1e-4).sqrt()
-        value = value + VARIANCE * functional.relu(1 - std).mean() / 2
-        value = value + COVARIANCE * (covariance.square().sum() - covariance.diagonal().square().sum()) / view.shape[1]
-    return value
+def _spread(view: Tensor) -> Tensor:
+    """Variance and covariance of a view ``(n, d)`` (equations 1 to 4 of the paper, over 25)."""
+    centered = view - view.mean(dim=0)
+    covariance = centered.T @ centered / max(1, len(view) - 1)
+    variance = covariance.diagonal()
+    value = functional.relu(1 - (variance + 1e-4).sqrt()).mean()
+    return value + COVARIANCE * (covariance.square().sum() - variance.square().sum()) / view.shape[1]
