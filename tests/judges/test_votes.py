@@ -6,7 +6,9 @@ import torch
 from scipy.stats import beta, betabinom, binom, dirichlet_multinomial
 
 from galdiff.errors import DataError
-from galdiff.judges import VoteHead, dirichlet_multinomial_nll, vote_calibration, vote_figures
+from galdiff.judges import VoteHead, VoteJudge, vote_figures
+from galdiff.metrics import dirichlet_multinomial_nll, vote_calibration
+from galdiff.metrics.votes import STATISTICS
 from galdiff.schema.trees import GZ2_TREE, QuestionTree
 
 TREE = QuestionTree.from_dict(
@@ -19,7 +21,6 @@ TREE = QuestionTree.from_dict(
         },
     }
 )
-STATISTICS = ("slope", "bias", "calibration_error", "coverage68", "coverage95", "nll")
 
 
 def population(n, seed, tilt=1.0):
@@ -39,7 +40,9 @@ class TestLikelihood:
         nll = dirichlet_multinomial_nll(torch.from_numpy(alpha), torch.from_numpy(votes), TREE).numpy()
         for q in range(3):
             s = TREE.answer_slice(q)
-            expected = [-dirichlet_multinomial.logpmf(k, a, k.sum()) for a, k in zip(alpha[:, s], votes[:, s], strict=True)]
+            expected = [
+                -dirichlet_multinomial.logpmf(k, a, k.sum()) for a, k in zip(alpha[:, s], votes[:, s], strict=True)
+            ]
             np.testing.assert_allclose(nll[:, q], expected, rtol=1e-9, atol=1e-9)
 
     def test_nobody_asked_is_certain_and_teaches_nothing(self):
@@ -52,18 +55,18 @@ class TestLikelihood:
         """Of one kind of galaxy the best concentrations are those that its votes were drawn from."""
         rng = np.random.default_rng(1)
         truth = np.array([6.0, 3.0, 1.0, 0.5, 0.5, 4.0, 8.0, 20.0])
-        p = [rng.dirichlet(truth[s], 4000) for s in (slice(0, 3), slice(3, 5), slice(5, 8))]
+        p = [rng.dirichlet(truth[s], 2000) for s in (slice(0, 3), slice(3, 5), slice(5, 8))]
         votes = torch.from_numpy(np.hstack([rng.multinomial(30, x) for x in p])).float()
-        mask = torch.ones(4000, 3, dtype=torch.bool)
+        mask = torch.ones(2000, 3, dtype=torch.bool)
         # What is masked does not count, whatever it says.
-        votes[:1000, 3:5], mask[:1000, 1] = 99.0, False
-        head, ones = VoteHead(1, TREE), torch.ones(4000, 1)
-        optimizer = torch.optim.Adam(head.parameters(), 0.1)
-        for _ in range(300):
+        votes[:500, 3:5], mask[:500, 1] = 99.0, False
+        head, ones = VoteHead(1, TREE), torch.ones(2000, 1)
+        optimizer = torch.optim.Adam(head.parameters(), 0.2)
+        for _ in range(150):
             optimizer.zero_grad()
             head.loss(ones, votes, mask).backward()
             optimizer.step()
-        np.testing.assert_allclose(head(ones)[0].detach(), truth, rtol=0.1)
+        np.testing.assert_allclose(head(ones)[0].detach(), truth, rtol=0.15)
 
 
 class TestCalibration:
@@ -133,11 +136,11 @@ class TestCalibration:
     def test_ranks_are_those_of_the_beta_binomial_law(self):
         """The central interval of simulated votes against its exact probability, for one question."""
         tree = QuestionTree.from_dict({"name": "one", "questions": {"bar": [["yes", "yes", None], ["no", "no", None]]}})
-        n, total = 20_000, 25
+        n, total = 8000, 25
         alpha = np.tile([3.0, 5.0], (n, 1))
         k = binom.rvs(total, beta.rvs(3, 5, size=n, random_state=0), random_state=1)
         found = vote_calibration(alpha, np.stack([k, total - k], 1), np.ones((n, 1), bool), tree)
-        assert float(found["coverage68"][0]) == pytest.approx(0.6827, abs=0.012)
+        assert float(found["coverage68"][0]) == pytest.approx(0.6827, abs=0.02)
         nll = -betabinom.logpmf(k, total, 3, 5).mean()
         assert float(found["nll"][0]) == pytest.approx(nll, rel=1e-9)
 
@@ -167,3 +170,46 @@ def test_figures_have_errors_and_floors():
     few = vote_figures(alpha[:20], votes[:20], mask[:20], real, given, known, TREE)
     assert {f.status for f in few} == {"too few"}
     assert all(f.value is None for f in few)
+
+
+class TestJudge:
+    TREE = QuestionTree.from_dict(
+        {
+            "name": "hands",
+            "questions": {
+                "hand": [["left", "left", None], ["right", "right", None]],
+                "spot": [["s", "s", None], ["l", "l", None]],
+            },
+            "mirror": [["left", "right"]],
+        }
+    )
+
+    def galaxies(self, n, seed):
+        """Draw an L or its mirror image, with a spot or without; volunteers err now and then."""
+        rng = np.random.default_rng(seed)
+        left, spot = rng.integers(0, 2, (2, n)).astype(bool)
+        images = np.zeros((n, 1, 16, 16), dtype=np.float32)
+        images[:, :, 2:14, 4:7] = images[:, :, 11:14, 4:13] = 1
+        images[spot, :, 5:8, 9:12] = 2
+        images[~left] = images[~left][..., ::-1]
+        images += rng.normal(0, 0.2, images.shape)
+        first, second = rng.binomial(30, np.where(left, 0.9, 0.1)), rng.binomial(20, np.where(spot, 0.2, 0.8))
+        votes = np.stack([first, 30 - first, second, 20 - second], axis=1)
+        return images, votes, np.ones((n, 2), dtype=bool)
+
+    def test_learns_what_volunteers_say_and_mirror_answers_swap(self):
+        images, votes, mask = self.galaxies(500, 0)
+        judge = VoteJudge(1, self.TREE, width=8).fit(images, votes, mask, seen=6400)
+        images, votes, mask = self.galaxies(300, 1)
+        alpha = judge.predict(images)
+        found = vote_calibration(alpha, votes, mask, self.TREE)
+        assert found["slope"].min() > 0.8
+        assert found["bias"].max() < 0.1
+        mirrored = vote_calibration(judge.predict(images[..., ::-1].copy()), votes, mask, self.TREE)
+        assert mirrored["slope"][0] < -0.8
+        assert mirrored["slope"][1] == pytest.approx(float(found["slope"][1]), abs=0.15)
+
+    def test_votes_of_another_tree_are_refused(self):
+        images, votes, mask = self.galaxies(5, 0)
+        with pytest.raises(DataError, match="not of small"):
+            VoteJudge(1, TREE, width=8).fit(images, votes, mask)

@@ -1,17 +1,21 @@
-"""Evaluators that are trained on real images and read on generated ones."""
+"""Evaluators that are trained on real images, or fitted to single ones, and read on generated ones."""
 
 from galdiff.judges.classes import class_figures, transfer_figures
 from galdiff.judges.classifier import Classifier
-from galdiff.judges.votes import VoteHead, dirichlet_multinomial_nll, vote_calibration, vote_figures
+from galdiff.judges.encoder import MorphologyEncoder
+from galdiff.judges.sie import PARAMETERS, fit_sie
+from galdiff.judges.votes import VoteHead, VoteJudge, vote_figures
 from galdiff.metrics.calibration import auc
 
 __all__ = [
+    "PARAMETERS",
     "Classifier",
+    "MorphologyEncoder",
     "VoteHead",
+    "VoteJudge",
     "auc",
     "class_figures",
-    "dirichlet_multinomial_nll",
+    "fit_sie",
     "transfer_figures",
-    "vote_calibration",
     "vote_figures",
 ]

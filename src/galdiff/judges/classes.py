@@ -1,4 +1,4 @@
-"""Classes by a judge: is what was asked for there, and would generated images do for training?
+"""Classes by a judge: whether what was asked for is there, and whether generated images would do for training.
 
 A judge trained on real images alone is read on generated ones, whose labels are what was asked for. Every figure's
 floor is the same judge on held-out real images: what it makes of the truth.

@@ -28,8 +28,8 @@ from torch.nn import functional
 from galdiff.atomic import atomic_write, write_json
 from galdiff.errors import CheckpointError, DataError, GaldiffError
 from galdiff.judges.body import Body, train
-from galdiff.judges.votes import VoteHead
 from galdiff.judges.views import SPOILS, grain, views
+from galdiff.judges.votes import VoteHead
 from galdiff.nn.dihedral import dihedral, is_reflection
 from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Scalar, Votes
 
@@ -37,7 +37,9 @@ __all__ = ["MorphologyEncoder"]
 
 ODD = 4
 """One feature in so many is odd under reflections."""
-INVARIANCE, AMOUNT, COVARIANCE = 1.0, 10.0, 0.04
+UNIT = 3.0
+"""How far the strongest spoil moves its feature."""
+INVARIANCE, AMOUNT, COVARIANCE = 1.0, 4.0, 0.04
 STANDARD = 1000  # images of the training split that standardise the features
 _BATCH = 128
 
@@ -83,7 +85,6 @@ class MorphologyEncoder(nn.Module):
         self.body = Body(bands, width=width)
         self.project = nn.Linear(self.body.outputs, features)
         self.fields = [f for f in self.schema.fields if not (isinstance(f, Scalar) and f.angle)]
-        self.spoiled = nn.Linear(features, len(SPOILS), bias=False)
         self.heads = nn.ModuleList(_head(f, features) for f in self.fields)
         parity = torch.ones(features)
         parity[-(features // ODD) :] = -1
@@ -143,14 +144,15 @@ class MorphologyEncoder(nn.Module):
             pairs, elements, amounts = views(x[rows].float(), seed=seed, positions=positions, noise=noise)
             both = self(pairs, elements)
             a, b = both.chunk(2)
-            clean = (amounts == 0).all(dim=1)
-            value = INVARIANCE * (a - b)[clean].square().mean() if clean.any() else both.new_zeros(())
-            value = value + AMOUNT * functional.mse_loss(self.spoiled(b - a), amounts)
+            clean = (amounts == 0).all(dim=1, keepdim=True)
+            value = INVARIANCE * ((b - a) * clean).square().mean()
+            spoiled = (b - a)[:, : len(SPOILS)]
+            value = value + AMOUNT * (spoiled - UNIT * amounts).square().mean()
             value = value + (_spread(a) + _spread(b)) / 2
             return value + self._supervised(both, known[rows].cat(known[rows]))
 
         train(self, len(x), loss, seed=seed, seen=seen, batch=batch, learning_rate=learning_rate)
-        raw = self._raw(x[:STANDARD])
+        raw = self._raw(x[:: max(1, len(x) // STANDARD)])
         self.mean.copy_(torch.where(self.parity > 0, raw.mean(dim=0), 0.0))
         self.std.copy_((raw - self.mean).square().mean(dim=0).sqrt().clamp_min(1e-6))
         return self
@@ -183,23 +185,6 @@ class MorphologyEncoder(nn.Module):
     def features(self, images: Any) -> np.ndarray:
         """Return features of stretched images, float64 ``(n, features)``, standardised by the training split."""
         return ((self._raw(images) - self.mean) / self.std).double().numpy()
-
-    @torch.no_grad()
-    def predict(self, images: Any) -> dict[str, np.ndarray]:
-        """Return what the features say of every condition, by the names of the fields.
-
-        Classes: probabilities ``(n, classes)``; votes: concentrations ``(n, answers)`` (`vote_figures`); scalars:
-        values in their own unit ``(n,)``.
-        """
-        features, found = self._raw(images), {}
-        for f, head in zip(self.fields, self.heads, strict=True):
-            out = head(features)
-            if isinstance(f, Class):
-                out = out.softmax(dim=1)
-            elif isinstance(f, Scalar):
-                out = out[:, 0] * f.std + f.mean
-            found[f.name] = out.double().numpy()
-        return found
 
     def save(self, folder: Path) -> None:
         """Write ``encoder.safetensors`` and, last, ``spec.json``."""
@@ -247,5 +232,6 @@ def _spread(view: Tensor) -> Tensor:
     centered = view - view.mean(dim=0)
     covariance = centered.T @ centered / max(1, len(view) - 1)
     variance = covariance.diagonal()
-    value = functional.relu(1 - (variance + 1e-4).sqrt()).mean()
+    # The features that measure spoils have whatever spread is nature's: the less, the more a spoil stands out.
+    value = functional.relu(1 - (variance[len(SPOILS) :] + 1e-4).sqrt()).mean()
     return value + COVARIANCE * (covariance.square().sum() - variance.square().sum()) / view.shape[1]

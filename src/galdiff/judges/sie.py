@@ -1,7 +1,7 @@
 r"""Einstein radii by fitting the whole arc: an isothermal ellipsoid with shear before a Sérsic source.
 
-The model is the simulator's (`galdiff.simulate.lens_light`, deflections by caustics): rays are followed back from a fine
-grid, blurred and binned. Its amplitude and a level of the sky are linear and solved for exactly; Einstein radius,
+The model is the simulator's (`galdiff.simulate.lens_light`, deflections by caustics): rays are followed back from a
+fine grid, blurred and binned. Its amplitude and a level of the sky are linear and solved for exactly; Einstein radius,
 ellipticity, shear and the source's position, size and ellipticity follow by least squares (Branch, Coleman & Li 1999,
 as scipy has it) from the best of a grid of round lenses around the ring radius.
 """
@@ -81,9 +81,7 @@ def fit_sie(
     sigma = np.broadcast_to(_corner_rms(x) if variance is None else np.sqrt(np.asarray(variance, float)), x.shape)
     if not (sigma > 0).all():
         raise DataError("the variance of the pixels is not positive", remedy="Give it as variance=")
-    fine, coarse = (
-        _model(size, pixel_scale, psf_fwhm, sersic_index, samples) for samples in (oversampling, 1)
-    )
+    fine, coarse = (_model(size, pixel_scale, psf_fwhm, sersic_index, samples) for samples in (oversampling, 1))
     table = np.full((n, len(PARAMETERS) + 1), np.nan)
     flag = np.full(n, 1, dtype=np.int8)
     for i, ring in enumerate(rings["einstein_radius"].to_numpy()):
@@ -135,7 +133,9 @@ def _fit(
 ) -> tuple[Array, int]:
     half = image.shape[-1] * scale / 2
     start, best = np.zeros(len(PARAMETERS)), np.inf
-    reach = np.array([(0.0, 0.0)] + [(r * np.cos(a), r * np.sin(a)) for r in (0.2, 0.45) for a in np.arange(8) * np.pi / 4])
+    reach = np.array(
+        [(0.0, 0.0)] + [(r * np.cos(a), r * np.sin(a)) for r in (0.2, 0.45) for a in np.arange(8) * np.pi / 4]
+    )
     for stretch, radius in itertools.product((0.85, 1.0, 1.15), (0.1, 0.25)):
         p = np.array([stretch * ring, 0.01, 0, 0, 0, 0, 0, radius * ring, 0.01, 0])
         for center, template in zip(ring * reach, coarse(p, ring * reach), strict=True):

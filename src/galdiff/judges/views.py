@@ -1,4 +1,4 @@
-"""Pairs of views of an image: both turned, reflected and shifted, and of every second pair one spoiled.
+"""Pairs of views of an image: both turned, reflected and shifted, and of two pairs in three one spoiled.
 
 What spoils is what generated images suffer from, by an amount that is known: blur, noise, a shift of color, a gain.
 Everything is a function of the seed and of the global positions of the samples.
@@ -55,7 +55,7 @@ def views(images: Tensor, *, seed: int, positions: Tensor, noise: float) -> tupl
     elements = integers(seed, "judge", positions, 8, (2,)).T.flatten()
     shift = (integers(seed, "shift", positions[:1], 2 * SHIFT + 1, (2, 2))[0] - SHIFT).tolist()
     first, second = (images.roll(by, dims=(2, 3)) for by in shift)
-    kind = integers(seed, "spoil", positions, 2 * len(SPOILS))
+    kind = integers(seed, "spoil", positions, len(SPOILS) * 3 // 2)
     u = uniform(seed, "amount", positions)
     tint = torch.linspace(1, -1, images.shape[1])
     amounts = torch.zeros(len(images), len(SPOILS))

@@ -68,7 +68,7 @@ def recovery(asked: Any, recovered: Any, *, seed: int = 0, draws: int = 200) -> 
 def _fit(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Slope, bias and scatter of every row of ``(rows, n)``, by reweighted least squares."""
     weight = np.ones_like(x)
-    for _ in range(20):
+    for _ in range(10):
         total = weight.sum(axis=1, keepdims=True)
         mean_x, mean_y = ((weight * v).sum(axis=1, keepdims=True) / total for v in (x, y))
         variance = (weight * (x - mean_x) ** 2).sum(axis=1, keepdims=True)
