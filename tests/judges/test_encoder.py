@@ -39,7 +39,7 @@ def conditions(kind):
 def encoder():
     images, kind = galaxies(600, 0)
     schema, known = conditions(kind)
-    return MorphologyEncoder(2, schema, width=8, features=32).fit(images, known, seed=1, seen=6400)
+    return MorphologyEncoder(2, schema, width=8, features=32).fit(images, known, seed=1, seen=4800)
 
 
 def test_turning_changes_nothing_and_reflecting_the_odd_features_alone(encoder):

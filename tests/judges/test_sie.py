@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from galdiff.errors import DataError
-from galdiff.judges import PARAMETERS, fit_sie
+from galdiff.judges import fit_sie
+from galdiff.judges.sie import PARAMETERS
 from galdiff.metrics import recovery
 from galdiff.simulate.lens_light import Galaxy, Source, blur_and_bin, pixel_grid, trace
 

@@ -3,12 +3,11 @@
 from galdiff.judges.classes import class_figures, transfer_figures
 from galdiff.judges.classifier import Classifier
 from galdiff.judges.encoder import MorphologyEncoder
-from galdiff.judges.sie import PARAMETERS, fit_sie
+from galdiff.judges.sie import fit_sie
 from galdiff.judges.votes import VoteHead, VoteJudge, vote_figures
 from galdiff.metrics.calibration import auc
 
 __all__ = [
-    "PARAMETERS",
     "Classifier",
     "MorphologyEncoder",
     "VoteHead",

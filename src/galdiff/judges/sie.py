@@ -3,7 +3,7 @@ r"""Einstein radii by fitting the whole arc: an isothermal ellipsoid with shear 
 The model is the simulator's (`galdiff.simulate.lens_light`, deflections by caustics): rays are followed back from a
 fine grid, blurred and binned. Its amplitude and a level of the sky are linear and solved for exactly; Einstein radius,
 ellipticity, shear and the source's position, size and ellipticity follow by least squares (Branch, Coleman & Li 1999,
-as scipy has it) from the best of a grid of round lenses around the ring radius.
+as scipy has it) from the two best of a grid of round lenses around the ring radius.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ PARAMETERS = ("einstein_radius", "e1", "e2", "gamma1", "gamma2", "x", "y", "sour
 """What is fitted, in order: lens, shear, then position, half-light radius and ellipticity of the source [arcsec]."""
 Array = np.ndarray
 _LENGTHS = ("einstein_radius", "x", "y", "source_radius")
+_ANGLES = np.arange(8) * np.pi / 4
 _LIMIT = {"e1": 0.5, "e2": 0.5, "gamma1": 0.25, "gamma2": 0.25, "source_e1": 0.6, "source_e2": 0.6}
 
 
@@ -132,31 +133,29 @@ def _fit(
     image: Array, sigma: Array, ring: float, scale: float, fine: Model, coarse: Model, evaluations: int
 ) -> tuple[Array, int]:
     half = image.shape[-1] * scale / 2
-    start, best = np.zeros(len(PARAMETERS)), np.inf
-    reach = np.array(
-        [(0.0, 0.0)] + [(r * np.cos(a), r * np.sin(a)) for r in (0.2, 0.45) for a in np.arange(8) * np.pi / 4]
-    )
+    reach = ring * np.array([(0.0, 0.0), *((r * np.cos(a), r * np.sin(a)) for r in (0.2, 0.45) for a in _ANGLES)])
+    starts: list[tuple[float, int, Array]] = []
     for stretch, radius in itertools.product((0.85, 1.0, 1.15), (0.1, 0.25)):
         p = np.array([stretch * ring, 0.01, 0, 0, 0, 0, 0, radius * ring, 0.01, 0])
-        for center, template in zip(ring * reach, coarse(p, ring * reach), strict=True):
+        for k, template in enumerate(coarse(p, reach)):
             cost = float(np.square(_residual(template, image, sigma)).sum())
-            if cost < best:
-                start, best = p.copy(), cost
-                start[5:7] = center
+            starts.append((cost, k, np.concatenate([p[:5], reach[k], p[7:]])))
+    starts.sort(key=lambda one: one[:2])
+    # One start may lead into a valley of its own: the second has its source elsewhere.
+    chosen = [starts[0][2], next(p for _, k, p in starts if k != starts[0][1])]
     high = np.array([half, *(_LIMIT.get(name, ring) for name in PARAMETERS[1:])])
     low = -high
     low[0], low[7] = scale, scale / 10
     unit = np.array([0.05 * ring, 0.05, 0.05, 0.02, 0.02, 0.05 * ring, 0.05 * ring, 0.05 * ring, 0.1, 0.1])
-    found = least_squares(
-        lambda p: _residual(fine(p, p[None, 5:7])[0], image, sigma),
-        np.clip(start, low + 1e-6, high - 1e-6),
-        bounds=(low, high),
-        x_scale=unit,
-        diff_step=1e-4,
-        ftol=1e-6,
-        xtol=1e-6,
-        max_nfev=evaluations,
-    )
+
+    def residual(p: Array) -> Array:
+        return _residual(fine(p, p[None, 5:7])[0], image, sigma)
+
+    options: dict[str, Any] = {"bounds": (low, high), "x_scale": unit, "diff_step": 1e-4, "ftol": 1e-6, "xtol": 1e-6}
+    fits = [
+        least_squares(residual, np.clip(p, low + 1e-6, high - 1e-6), max_nfev=evaluations, **options) for p in chosen
+    ]
+    found = min(fits, key=lambda fit: fit.cost)
     chi2 = 2 * found.cost / (image.size - len(PARAMETERS) - 2)
     flag = 2 * (not found.success) + 4 * bool(np.any(found.active_mask))
     return np.append(found.x, chi2), flag
