@@ -62,6 +62,37 @@ def test_the_loader_reads_them(written):
     assert data.read(0).shape == (1, 64, 64)
 
 
+def test_the_loader_reads_what_was_drawn(written):
+    folder, _, compat = written
+    scalars = {"theta_e": "arcsec", "source_x": "arcsec", "log10_mass": "log10 eV"}
+    data = DeepLenseDataset(folder, allow_object_arrays=compat, scalars=scalars)
+    assert [field.name for field in data.schema.fields] == ["substructure", "log10_mass", "theta_e", "source_x"]
+    truth = pd.read_csv(folder / "lenses.csv").set_index("id").loc[[name.split("/")[1] for name in data.ids]]
+    values, masks = data.conditions.values, data.conditions.masks
+    for name in ("theta_e", "source_x"):
+        np.testing.assert_allclose(values[name], truth[name], rtol=1e-6)
+        assert masks[name].all()
+    axion = (truth["class"] == "axion").to_numpy(copy=True)
+    np.testing.assert_array_equal(masks["log10_mass"], axion)
+    np.testing.assert_allclose(values["log10_mass"].numpy()[axion], np.log10(truth["axion_mass"][axion]), rtol=1e-6)
+    half = DeepLenseDataset(folder, allow_object_arrays=compat, scalars=["vortex_half_length"]).conditions
+    np.testing.assert_array_equal(half.masks["vortex_half_length"], axion)
+    assert data.fingerprint() != DeepLenseDataset(folder, allow_object_arrays=compat).fingerprint()
+
+
+def test_scalars_that_are_not_there_are_refused(written, tmp_path):
+    folder, _, compat = written
+    with pytest.raises(DataError, match="Did you mean 'theta_e'"):
+        DeepLenseDataset(folder, allow_object_arrays=compat, scalars=["theta_E"])
+    (tmp_path / "cdm").mkdir()
+    np.save(tmp_path / "cdm" / "cdm_sim_1.npy", np.zeros((8, 8)))
+    with pytest.raises(DataError, match="missing"):
+        DeepLenseDataset(tmp_path, scalars=["theta_e"])
+    (tmp_path / "lenses.csv").write_text("id,theta_e\ncdm_sim_2,1.5\n")
+    with pytest.raises(DataError, match="1 arrays are not in it, such as 'cdm_sim_1'"):
+        DeepLenseDataset(tmp_path, scalars=["theta_e"])
+
+
 def test_a_finished_folder_is_left_alone_and_another_simulation_refused(written, monkeypatch):
     folder, record, compat = written
     monkeypatch.setattr(deeplense_files, "simulate_lenses", None)

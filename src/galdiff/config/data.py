@@ -222,6 +222,11 @@ class DeepLenseSpec(_DataSpec):
     kind: Literal["deeplense"] = Field(default="deeplense", description="This loader.")
     stretch: StretchName = Field(default="asinh", description="How pixel values become what the networks see.")
     allow_object_arrays: Flag = Field(default=False, description="Read [image, mass] arrays, restrictedly.")
+    scalars: tuple[Name, ...] | dict[Name, str] = Field(
+        default=(),
+        description="Columns of ``lenses.csv`` (of simulated lenses) that are each a scalar condition, such as "
+        "``theta_e`` or ``log10_mass`` (the axion's), or from such columns to units.",
+    )
     simulate: SimulateLensesSpec | None = Field(
         default=None, description="Simulate the data instead of reading a root; needs the extra ``lenses``."
     )
@@ -308,7 +313,7 @@ def _conditions(data: DataSpec) -> tuple[str, ...] | None:
     if isinstance(data, GZ2Spec):
         return ("votes",)
     if isinstance(data, DeepLenseSpec):
-        return ("substructure", "log10_mass")
+        return tuple(dict.fromkeys(("substructure", "log10_mass", *data.scalars)))
     if isinstance(data, ImageFolderSpec):
         if data.table is not None and data.table.endswith(".txt") and data.attributes is None:
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import torch
 from galdiff.atomic import sha256_json
 from galdiff.data.dataset import CutoutDataset, file_sizes
 from galdiff.data.geometry import Crop
+from galdiff.data.labels import Column, join_columns, scalar_columns
 from galdiff.data.npy import read_npy
 from galdiff.data.stretch import Stretch
+from galdiff.data.tables import find_column, id_column, read_table
 from galdiff.errors import DataError
 from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Scalar
 
@@ -23,6 +26,12 @@ __all__ = ["CLASSES", "DeepLenseDataset"]
 
 CLASSES = ("no_sub", "cdm", "axion")
 """Substructure of the lens, in the order of the labels."""
+TRUTH = "lenses.csv"
+"""What simulated lenses are, by the names of their files."""
+_UNITS = {
+    **dict.fromkeys(("theta_e", "source_x", "source_y", "vortex_half_length"), "arcsec"),
+    **{"exposure": "s", "subhalo_mass": "solar mass", "axion_mass": "eV", "vortex_angle": "rad"},
+}
 _SPELLINGS = {
     "no_sub": "no_sub",
     "nosub": "no_sub",
@@ -60,6 +69,10 @@ class DeepLenseDataset(CutoutDataset):
         Read object arrays by a restricted reader that can execute nothing. Of ``[image, mass]`` the mass [eV] becomes
         the condition ``log10_mass`` [log10 eV] and the column ``mass``; of ``[image, v1, v2, …]`` the values become
         columns ``value1``, ``value2``, ….
+    scalars : sequence of str or mapping
+        Columns of ``lenses.csv``, which `galdiff simulate lenses` writes beside its arrays, that are each a scalar
+        condition, or from such columns to units: ``theta_e`` and others of `galdiff.simulate.simulate_lenses`;
+        ``log10_mass`` is the axion's mass as above. A lens without a value has it masked.
     normalize : {"minmax"}, optional
         Scale every array to [0, 1] by its own extremes, as some published loaders do. This destroys flux: a bright
         lens and a faint one become the same.
@@ -74,7 +87,8 @@ class DeepLenseDataset(CutoutDataset):
     Raises
     ------
     DataError
-        For a missing or unknown folder, and for object arrays without the switch.
+        For a missing or unknown folder, for object arrays without the switch, and for scalars without a table that
+        has them for every array.
     """
 
     def __init__(
@@ -82,6 +96,7 @@ class DeepLenseDataset(CutoutDataset):
         root: str | Path,
         *,
         allow_object_arrays: bool = False,
+        scalars: Sequence[str] | Mapping[str, str] = (),
         normalize: str | None = None,
         size: int | None = None,
         crop: Crop = 1.0,
@@ -116,7 +131,11 @@ class DeepLenseDataset(CutoutDataset):
             self._paths.append(path)
         table = pd.DataFrame(rows, columns=None if rows else ["id", "class", "split", "mass"])
         table = table.astype({"mass": float})
-        schema, conditions = _conditions(table)
+        units = dict(scalars) if isinstance(scalars, Mapping) else {name: _UNITS.get(name, "") for name in scalars}
+        self._tables = [root / TRUTH] if units else []
+        if units:
+            table = _join_truth(table, root / TRUTH, units)
+        schema, conditions = _conditions(table, {k: v for k, v in units.items() if k != "log10_mass"}, root / TRUTH)
         self._bands = len(self._image(self._paths[0])) if self._paths else 1
         super().__init__(
             table=table if table["split"].notna().any() else table.drop(columns="split"),
@@ -158,7 +177,7 @@ class DeepLenseDataset(CutoutDataset):
             "schema": self.schema.to_dict(),
             "normalize": self._normalize,
             **self._geometry(),
-            "files": sha256_json(file_sizes(self._paths)),
+            "files": sha256_json(file_sizes([*self._paths, *self._tables])),
         }
 
 
@@ -205,18 +224,32 @@ def _values(path: Path, allow_object_arrays: bool) -> dict[str, float]:
     return {name: float(part.item()) for name, part in zip(names, rest, strict=True)}
 
 
-def _conditions(table: pd.DataFrame) -> tuple[ConditionSchema, Conditions]:
+def _join_truth(table: pd.DataFrame, path: Path, units: Mapping[str, str]) -> pd.DataFrame:
+    """Add the columns that are asked for, by the names of the files."""
+    truth = read_table(path, ids=["id"])
+    truth = truth.set_index(pd.Index(id_column(truth, find_column(truth, "id", path), path).astype(str)))
+    names = table["id"].str.rsplit("/", n=1).str[-1]
+    missing = names[~names.isin(truth.index)]
+    if len(missing):
+        remedy = "Leave scalars out, or use the folder that the simulation wrote"
+        raise DataError(f"{len(missing)} arrays are not in it, such as '{missing.iloc[0]}'", where=path, remedy=remedy)
+    truth = truth.loc[names].reset_index(drop=True)
+    columns = {"mass" if name == "log10_mass" else name: name for name in units}
+    sources = {column: "axion_mass" if name == "log10_mass" else name for column, name in columns.items()}
+    return table.assign(**{column: truth[find_column(truth, name, path)] for column, name in sources.items()})
+
+
+def _conditions(table: pd.DataFrame, units: Mapping[str, str], path: Path) -> tuple[ConditionSchema, Conditions]:
     label = torch.tensor([CLASSES.index(name) for name in table["class"]], dtype=torch.int64)
+    columns = [Column(Class("substructure", CLASSES), label, torch.ones(len(label), dtype=torch.bool))]
     mass = torch.from_numpy(table["mass"].to_numpy(np.float64, copy=True))
     known = mass > 0
-    fields: list[Class | Scalar] = [Class("substructure", CLASSES)]
-    values, masks = {"substructure": label}, {"substructure": torch.ones(len(label), dtype=torch.bool)}
     if known.any():
         log_mass = mass.log10().float()
         center, spread = float(log_mass[known].mean()), float(log_mass[known].std(correction=0))
-        fields.append(Scalar("log10_mass", "log10 eV", round(center, 3), round(max(spread, 0.1), 3)))
-        values["log10_mass"], masks["log10_mass"] = torch.where(known, log_mass, center), known
-    return ConditionSchema(fields), Conditions(values, masks)
+        field = Scalar("log10_mass", "log10 eV", round(center, 3), round(max(spread, 0.1), 3))
+        columns.append(Column(field, torch.where(known, log_mass, center), known))
+    return join_columns([*columns, *scalar_columns(table, units, where=path)])
 
 
 def _band_first(image: np.ndarray, path: Path) -> np.ndarray:

@@ -9,23 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from galdiff.judges.body import Body, train
 from galdiff.nn.dihedral import dihedral, is_reflection
-from galdiff.randomness import integers, permutation
+from galdiff.randomness import integers
 from galdiff.schema.conditions import Class
 
-__all__ = ["Classifier", "auc"]
-
-
-class _Block(nn.Module):
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.conv0, self.norm0 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.GroupNorm(8, outputs)
-        self.conv1, self.norm1 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), nn.GroupNorm(8, outputs)
-        self.skip = nn.Conv2d(inputs, outputs, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = functional.silu(self.norm0(self.conv0(x)))
-        return functional.silu(self.norm1(self.conv1(y)) + self.skip(x))
+__all__ = ["Classifier"]
 
 
 class Classifier(nn.Module):
@@ -46,23 +35,12 @@ class Classifier(nn.Module):
     def __init__(self, bands: int, outputs: int, *, width: int = 32, exclusive: bool = True) -> None:
         super().__init__()
         self.exclusive = exclusive
-        self.layers = nn.Sequential(
-            nn.PixelUnshuffle(2),
-            _Block(4 * bands, width),
-            nn.AvgPool2d(2),
-            _Block(width, 2 * width),
-            nn.AvgPool2d(2),
-            _Block(2 * width, 2 * width),
-            nn.AvgPool2d(2),
-            _Block(2 * width, 4 * width),
-        )
-        self.head = nn.Linear(8 * width, outputs)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.body = Body(bands, width=width)
+        self.head = nn.Linear(self.body.outputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``(n, outputs)`` of stretched images."""
-        y = self.layers(x)
-        return self.head(torch.cat([y.mean(dim=(2, 3)), y.amax(dim=(2, 3))], dim=1))
+        return self.head(self.body(x))
 
     def fit(
         self,
@@ -98,33 +76,21 @@ class Classifier(nn.Module):
             Self, in evaluation mode.
         """
         x, y = torch.as_tensor(np.asarray(images)), torch.as_tensor(np.asarray(targets))
-        torch.manual_seed(seed)
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d | nn.GroupNorm | nn.Linear):
-                layer.reset_parameters()
-        optimizer = torch.optim.AdamW(self.parameters(), learning_rate, weight_decay=1e-2)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=max(2, seen // batch))
-        order = np.concatenate([permutation(seed, epoch, len(x)) for epoch in range(seen // len(x) + 1)])
         mirrored = field.mirrored() if field is not None else None
-        self.train()
-        for step in range(max(2, seen // batch)):
-            positions = torch.arange(step * batch, (step + 1) * batch) % len(order)
-            rows = torch.from_numpy(order)[positions]
+
+        def loss(rows: Tensor, positions: Tensor) -> Tensor:
             element = integers(seed, "judge", positions, 8)
             target = y[rows]
             if mirrored is not None:
                 target = torch.where(is_reflection(element), mirrored[target], target)
             logits = self(dihedral(x[rows].float(), element))
             if self.exclusive:
-                loss = functional.cross_entropy(logits, target)
-            else:
-                known = target.isfinite()
-                loss = functional.binary_cross_entropy_with_logits(logits[known], target[known].float())
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-        return self.eval()
+                return functional.cross_entropy(logits, target)
+            known = target.isfinite()
+            return functional.binary_cross_entropy_with_logits(logits[known], target[known].float())
+
+        train(self, len(x), loss, seed=seed, seen=seen, batch=batch, learning_rate=learning_rate)
+        return self
 
     @torch.no_grad()
     def predict(self, images: Any) -> np.ndarray:
@@ -132,26 +98,3 @@ class Classifier(nn.Module):
         x = torch.as_tensor(np.asarray(images))
         logits = torch.cat([self(part.float()) for part in x.split(256)])
         return (logits.softmax(dim=1) if self.exclusive else logits.sigmoid()).numpy()
-
-
-def auc(scores: Any, labels: Any) -> float:
-    """Return the area under the ROC curve: the chance that a positive scores above a negative, ties counting half.
-
-    Parameters
-    ----------
-    scores, labels : array_like
-        ``(n,)``; labels are true for positives.
-
-    Returns
-    -------
-    float
-        NaN where one of the two kinds is absent.
-    """
-    s, positive = np.asarray(scores, dtype=float), np.asarray(labels, dtype=bool)
-    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
-    if not n_positive or not n_negative:
-        return float("nan")
-    negatives = np.sort(s[~positive])
-    below = np.searchsorted(negatives, s[positive], side="left")
-    ties = np.searchsorted(negatives, s[positive], side="right") - below
-    return float((below + ties / 2).sum() / (n_positive * n_negative))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from galdiff.metrics.calibration import auc, balanced_accuracy, calibration_error, calibration_floor
 from galdiff.metrics.conditional import class_distances, sliding_distances
 from galdiff.metrics.exact import morphology_exact
 from galdiff.metrics.features import SPACES, FeatureSpace, feature_space
@@ -12,6 +13,7 @@ from galdiff.metrics.figure import Figure, judge
 from galdiff.metrics.frechet import FrechetFit, Whitening, frechet_distance, frechet_infinity
 from galdiff.metrics.isophotes import flux_centroid
 from galdiff.metrics.kernel import GaussianKernel, KernelEstimate, kernel_distance, polynomial_kernel, squared_mmd
+from galdiff.metrics.lensing import arc_residual_spectrum, einstein_radius
 from galdiff.metrics.manifold import Fidelity, authentic_share, precision_recall
 from galdiff.metrics.memorisation import memorisation
 from galdiff.metrics.moments import Moments
@@ -21,12 +23,14 @@ from galdiff.metrics.outofcore import features_of, moments_of
 from galdiff.metrics.overlap import annulus_weights
 from galdiff.metrics.physical import FEATURES, PROTOCOL, SHAPE, SKY, physical_features, physical_morphology
 from galdiff.metrics.profiles import radial_profile, stacked_profile
+from galdiff.metrics.recovery import recovery
 from galdiff.metrics.rendering import Rendering, lupton_rgb
 from galdiff.metrics.residuals import residual
 from galdiff.metrics.segmentation import segment
 from galdiff.metrics.spectra import high_frequency_power, power_spectrum
 from galdiff.metrics.transport import energy_distance, sliced_wasserstein, statistic_distances, wasserstein_distance
 from galdiff.metrics.two_sample import adjusted_p, two_sample_test
+from galdiff.metrics.votes import dirichlet_multinomial_nll, vote_calibration
 
 __all__ = [
     "FEATURES",
@@ -51,8 +55,15 @@ __all__ = [
     "Whitening",
     "adjusted_p",
     "annulus_weights",
+    "arc_residual_spectrum",
+    "auc",
     "authentic_share",
+    "balanced_accuracy",
+    "calibration_error",
+    "calibration_floor",
     "class_distances",
+    "dirichlet_multinomial_nll",
+    "einstein_radius",
     "energy_distance",
     "feature_space",
     "features_of",
@@ -75,6 +86,7 @@ __all__ = [
     "power_spectrum",
     "precision_recall",
     "radial_profile",
+    "recovery",
     "residual",
     "segment",
     "sliced_wasserstein",
@@ -83,6 +95,7 @@ __all__ = [
     "stacked_profile",
     "statistic_distances",
     "two_sample_test",
+    "vote_calibration",
     "wasserstein_distance",
 ]
 

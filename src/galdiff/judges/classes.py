@@ -1,0 +1,149 @@
+"""Classes by a judge: whether what was asked for is there, and whether generated images would do for training.
+
+A judge trained on real images alone is read on generated ones, whose labels are what was asked for. Every figure's
+floor is the same judge on held-out real images: what it makes of the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from galdiff.errors import DataError
+from galdiff.judges.classifier import Classifier
+from galdiff.metrics.calibration import auc, balanced_accuracy, calibration_error, calibration_floor
+from galdiff.metrics.figure import Figure
+from galdiff.schema.conditions import Class
+
+__all__ = ["class_figures", "transfer_figures"]
+
+MINIMUM = 10
+"""Objects of a class, on either side, below which its figures are "too few"."""
+Statistic = Callable[[np.ndarray, np.ndarray], float]
+
+
+def class_figures(
+    generated: Any, asked: Any, real: Any, labels: Any, field: Class, *, seed: int = 0, draws: int = 100
+) -> list[Figure]:
+    """Measure how a frozen judge ranks, decides and is sure of generated images, beside real ones.
+
+    Parameters
+    ----------
+    generated : array_like
+        Probabilities of the classes of generated images ``(n, classes)`` by a judge that was trained on real ones.
+    asked : array_like
+        Classes that were asked for ``(n,)``.
+    real, labels : array_like
+        The same of held-out real images, with their own classes.
+    field : Class
+        The classes.
+    seed, draws : int
+        Of the bootstrap over images.
+
+    Returns
+    -------
+    list of Figure
+        ``class_auc[<class>]`` (one against the rest), ``class_auc`` (their mean), ``class_accuracy`` (balanced; the
+        probabilities over how frequent the classes are among the real ones) and ``class_calibration_error``, whose
+        note has what a calibrated judge would have.
+    """
+    p, a = _pair(generated, asked, field)
+    q, t = _pair(real, labels, field)
+    rng, n = np.random.default_rng(seed), min(len(p), len(q))
+    enough = [c for c in range(len(field.classes)) if min((a == c).sum(), (t == c).sum()) >= MINIMUM]
+    frequency = np.bincount(t, minlength=len(field.classes)).clip(min=1)
+    protocol = "judge of classes trained on the training split, one class against the rest"
+
+    def measure(name: str, statistic: Statistic, ready: bool, protocol: str, note: str = "") -> Figure:
+        if not ready:
+            return Figure(name, None, None, None, n, protocol, "too few", f"needs {MINIMUM} of a class")
+        picks = (rng.integers(0, len(p), len(p)) for _ in range(draws))
+        error = float(np.nanstd([statistic(p[rows], a[rows]) for rows in picks]))
+        return Figure(name, statistic(p, a), error, statistic(q, t), n, protocol, note=note)
+
+    figures = [
+        measure(f"class_auc[{name}]", lambda x, y, c=c: auc(x[:, c], y == c), c in enough, protocol)  # type: ignore[misc]
+        for c, name in enumerate(field.classes)
+    ]
+    missing = len(field.classes) - len(enough)
+    note = f"{missing} classes have fewer than {MINIMUM} objects" if missing else ""
+    several = len(enough) > 1
+    figures.append(measure("class_auc", lambda x, y: _macro(x, y, enough), several, f"{protocol}, mean", note))
+    protocol = f"most probable class at equal frequencies, mean over classes with {MINIMUM} or more"
+    figures.append(
+        measure("class_accuracy", lambda x, y: balanced_accuracy((x / frequency).argmax(1), y), several, protocol, note)
+    )
+    protocol = "expected calibration error of the most probable class, 15 bins of equal count"
+    note = f"a calibrated judge would have {calibration_floor(p, seed=seed):.3f}" if len(p) else ""
+    figures.append(measure("class_calibration_error", calibration_error, several, protocol, note))
+    return figures
+
+
+def transfer_figures(
+    generated: Any,
+    asked: Any,
+    train: Any,
+    labels: Any,
+    held_out: Any,
+    truth: Any,
+    field: Class,
+    *,
+    seed: int = 0,
+    seen: int = 16_000,
+) -> list[Figure]:
+    """Train a judge on generated images, test it on real ones (Ravuri & Vinyals 2019, arXiv:1905.10887).
+
+    Parameters
+    ----------
+    generated, train, held_out : array_like
+        Stretched images ``(n, band, y, x)``: generated, of the training split, and held-out real ones.
+    asked, labels, truth : array_like
+        Their classes.
+    field : Class
+        The classes.
+    seed, seen : int
+        Of both judges (`Classifier.fit`).
+
+    Returns
+    -------
+    list of Figure
+        ``transfer_accuracy`` (balanced) and ``transfer_auc`` (mean over the classes), both on held-out real images; the
+        floor is a judge trained on as many real images.
+    """
+    y, t = np.asarray(labels), np.asarray(truth)
+    n, classes = min(len(asked), len(y)), [c for c in range(len(field.classes)) if (t == c).sum() >= MINIMUM]
+    names = ("transfer_accuracy", "transfer_auc")
+    protocol = f"judge trained on {n} generated images, tested on held-out real ones; floor: trained on as many real"
+    if n < MINIMUM * len(field.classes) or len(classes) < 2:
+        note = f"needs {MINIMUM} of a class"
+        return [Figure(name, None, None, None, len(t), protocol, "too few", note) for name in names]
+    rows = np.sort(np.random.default_rng(seed).permutation(len(y))[:n])
+    measured = []
+    for images, known in ((np.asarray(generated)[:n], np.asarray(asked)[:n]), (np.asarray(train)[rows], y[rows])):
+        judge = Classifier(images.shape[1], len(field.classes)).fit(images, known, seed=seed, seen=seen, field=field)
+        probabilities = judge.predict(held_out)
+        frequency = np.bincount(known, minlength=len(field.classes)).clip(min=1)
+        accuracy = balanced_accuracy((probabilities / frequency).argmax(1), t, minimum=MINIMUM)
+        measured.append((accuracy, _macro(probabilities, t, classes)))
+    (value, area), (floor, floor_area) = measured
+    # The error is that of a share of the held-out images; training has one of its own.
+    error = float(np.sqrt(value * (1 - value) / len(t)))
+    return [
+        Figure(names[0], value, error, floor, len(t), protocol),
+        Figure(names[1], area, None, floor_area, len(t), protocol),
+    ]
+
+
+def _macro(probabilities: np.ndarray, labels: np.ndarray, classes: list[int]) -> float:
+    return float(np.mean([auc(probabilities[:, c], labels == c) for c in classes]))
+
+
+def _pair(probabilities: Any, labels: Any, field: Class) -> tuple[np.ndarray, np.ndarray]:
+    p, y = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
+    if p.shape != (len(y), len(field.classes)):
+        raise DataError(f"probabilities {p.shape} do not go with {len(y)} labels of {len(field.classes)} classes")
+    if len(y) and not 0 <= y.min() <= y.max() < len(field.classes):
+        raise DataError(f"labels lie outside 0 to {len(field.classes) - 1}")
+    return p, y

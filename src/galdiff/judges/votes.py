@@ -1,0 +1,198 @@
+"""A judge of votes: what volunteers would answer, learned from what they did, and read on generated images.
+
+Its network ends in the concentrations of a Dirichlet distribution for every question and is trained by the
+Dirichlet-multinomial likelihood of the votes (Walmsley et al. 2022, MNRAS 509, 3966): questions that nobody was asked
+teach nothing, and those that few were asked teach little.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from galdiff.errors import DataError
+from galdiff.judges.body import Body, train
+from galdiff.metrics.figure import Figure
+from galdiff.metrics.votes import STATISTICS, VoteComparison, dirichlet_multinomial_nll, vote_calibration
+from galdiff.nn.dihedral import dihedral, is_reflection
+from galdiff.randomness import integers
+from galdiff.schema.trees import QuestionTree
+
+__all__ = ["VoteHead", "VoteJudge", "vote_figures"]
+
+LOWEST, HIGHEST = 0.02, 500.0
+"""Concentrations that a head can predict. Unlike in the paper they may be below one: a feature that is plainly there in
+some galaxies and plainly absent in others, which the judge cannot tell apart."""
+MINIMUM = 30
+"""Galaxies, counted by reach, below which the figures of a question are "too few"."""
+
+
+class VoteHead(nn.Module):
+    """Concentrations of a question tree from features.
+
+    Parameters
+    ----------
+    inputs : int
+        Features.
+    tree : QuestionTree
+        The questions.
+    """
+
+    def __init__(self, inputs: int, tree: QuestionTree) -> None:
+        super().__init__()
+        self.tree = tree
+        self.linear = nn.Linear(inputs, len(tree.answers))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return concentrations ``(n, answers)``: nearly exponential, with soft ends."""
+        return LOWEST + HIGHEST * torch.sigmoid(self.linear(features) - 4.0)
+
+    def loss(self, features: Tensor, votes: Tensor, mask: Tensor) -> Tensor:
+        """Return the mean over galaxies of the mean over their answered questions.
+
+        Parameters
+        ----------
+        features : Tensor
+            ``(n, inputs)``.
+        votes : Tensor
+            ``(n, answers)``.
+        mask : Tensor
+            bool ``(n, questions)``, True where known.
+        """
+        nll = dirichlet_multinomial_nll(self(features), votes, self.tree)
+        slices = map(self.tree.answer_slice, range(mask.shape[1]))
+        answered = mask & torch.stack([votes[:, s].sum(dim=1) > 0 for s in slices], dim=1)
+        return (nll * answered).sum() / answered.sum().clamp_min(1)
+
+
+class VoteJudge(nn.Module):
+    """Convolutional judge of votes.
+
+    Parameters
+    ----------
+    bands : int
+        Bands of the images.
+    tree : QuestionTree
+        The questions.
+    width : int
+        Channels of the first level.
+    """
+
+    def __init__(self, bands: int, tree: QuestionTree, *, width: int = 32) -> None:
+        super().__init__()
+        self.tree = tree
+        self.body = Body(bands, width=width)
+        self.head = VoteHead(self.body.outputs, tree)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return concentrations ``(n, answers)`` of stretched images."""
+        return self.head(self.body(x))
+
+    def fit(
+        self,
+        images: Any,
+        votes: Any,
+        mask: Any,
+        *,
+        seed: int = 0,
+        seen: int = 16_000,
+        batch: int = 64,
+        learning_rate: float = 2e-3,
+    ) -> VoteJudge:
+        """Train, with turned and reflected images; reflections swap the votes of mirror answers.
+
+        Parameters
+        ----------
+        images : array_like
+            Stretched images ``(n, band, y, x)``, square.
+        votes, mask : array_like
+            Votes ``(n, answers)``, and whether a question is known, bool ``(n, questions)`` (`Conditions`).
+        seed, seen, batch, learning_rate
+            As in `Classifier.fit`.
+
+        Returns
+        -------
+        VoteJudge
+            Self, in evaluation mode.
+
+        Raises
+        ------
+        DataError
+            For votes that do not go with the images or the tree.
+        """
+        x = torch.as_tensor(np.asarray(images))
+        k, known = torch.as_tensor(np.asarray(votes)).float(), torch.as_tensor(np.asarray(mask))
+        shapes = ((len(x), len(self.tree.answers)), (len(x), len(self.tree.questions)))
+        if (tuple(k.shape), tuple(known.shape)) != shapes:
+            raise DataError(f"votes {tuple(k.shape)} and masks {tuple(known.shape)} are not of {self.tree.name}")
+        order = self.tree.mirrored()
+
+        def loss(rows: Tensor, positions: Tensor) -> Tensor:
+            element = integers(seed, "judge", positions, 8)
+            target = torch.where(is_reflection(element)[:, None], k[rows][:, order], k[rows])
+            return self.head.loss(self.body(dihedral(x[rows].float(), element)), target, known[rows])
+
+        train(self, len(x), loss, seed=seed, seen=seen, batch=batch, learning_rate=learning_rate)
+        return self
+
+    @torch.no_grad()
+    def predict(self, images: Any) -> np.ndarray:
+        """Return concentrations, float64 ``(n, answers)``."""
+        x = torch.as_tensor(np.asarray(images))
+        return torch.cat([self(part.float()) for part in x.split(256)]).double().numpy()
+
+
+def vote_figures(
+    generated: Any,
+    asked: Any,
+    asked_mask: Any,
+    real: Any,
+    votes: Any,
+    mask: Any,
+    tree: QuestionTree,
+    *,
+    seed: int = 0,
+    draws: int = 20,
+) -> list[Figure]:
+    """Measure how votes on generated images follow what was asked for, beside real images and their own votes.
+
+    Parameters
+    ----------
+    generated : array_like
+        Concentrations of generated images ``(n, answers)`` by a judge that was trained on real ones.
+    asked, asked_mask : array_like
+        The votes of their conditions, and whether a question was asked for.
+    real, votes, mask : array_like
+        The same of held-out real images: the floor.
+    tree : QuestionTree
+        The questions.
+    seed, draws : int
+        Of the simulated votes and the bootstrap over images.
+
+    Returns
+    -------
+    list of Figure
+        ``votes_<statistic>[<question>]`` for every statistic of `vote_calibration`, with its bootstrap error.
+    """
+    rows = VoteComparison(generated, asked, asked_mask, tree, seed=seed)
+    value, floor = rows.summary(np.ones(len(rows))), vote_calibration(real, votes, mask, tree, seed=seed)
+    rng = np.random.default_rng(seed)
+    # Drawing rows with replacement is drawing how often each counts.
+    drawn = [rows.summary(rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)))) for _ in range(draws)]
+    errors = xr.concat([d[list(STATISTICS)] for d in drawn], dim="draw").std("draw", skipna=True)
+    figures = []
+    for q, question in enumerate(tree.questions):
+        n = int(min(value["galaxies"][q], floor["galaxies"][q]))
+        for name, protocol in STATISTICS.items():
+            title = f"votes_{name}[{question.name}]"
+            if n < MINIMUM:
+                note = f"asked of {n} galaxies, {MINIMUM} needed"
+                figures.append(Figure(title, None, None, None, n, protocol, "too few", note))
+            else:
+                number, error, low = (float(d[name][q]) for d in (value, errors, floor))
+                figures.append(Figure(title, number, error, low, n, f"{protocol}; weighted by reach"))
+    return figures
