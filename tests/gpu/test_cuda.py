@@ -11,7 +11,7 @@ import torch
 
 import galdiff
 from galdiff import LatentDiffusion
-from galdiff.autoencoder import Autoencoder, AutoencoderLoss
+from galdiff.autoencoder import AutoencoderLoss, KLAutoencoder
 from galdiff.data.stretch import Sqrt
 from galdiff.diffusion import Denoiser, Objective, RectifiedFlow
 from galdiff.model import DiffusionModel, ImageFormat
@@ -58,7 +58,7 @@ def stirred(module, scale=0.1):
 
 def tiny_model(device, backbone=BACKBONES[0]):
     torch.manual_seed(0)
-    autoencoder = stirred(Autoencoder(3, width=16, blocks=1), 0.02).eval()
+    autoencoder = stirred(KLAutoencoder(3, width=16, blocks=1), 0.02).eval()
     denoiser = stirred(Denoiser(build_backbone(backbone, SCHEMA), RectifiedFlow())).eval()
     image_format = ImageFormat(("r", "g", "b"), 32, "display", Sqrt(1.0))
     sampling = {"sampler": "heun", "steps": 4, "guidance": 1.5}
@@ -128,7 +128,7 @@ def test_sampling_is_the_same(sampler):
 
 def autoencoder_task(device):
     torch.manual_seed(0)
-    autoencoder = Autoencoder(3, width=16, blocks=1).to(device)
+    autoencoder = KLAutoencoder(3, width=16, blocks=1).to(device)
     pixels = torch.rand(96, 3, 32, 32, generator=torch.Generator().manual_seed(1)).half()
     image_format = ImageFormat(("r", "g", "b"), 32, "display", Sqrt(1.0))
     return AutoencoderTask(autoencoder, pixels, image_format, AutoencoderLoss(), seed=0)
