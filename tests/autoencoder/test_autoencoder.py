@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from galdiff.autoencoder import AutoencoderLoss, Grain, KLAutoencoder, LatentPosterior, gradient_loss, load_autoencoder, starlet
+from galdiff.autoencoder import (
+    AutoencoderLoss,
+    Grain,
+    KLAutoencoder,
+    LatentPosterior,
+    gradient_loss,
+    load_autoencoder,
+    starlet,
+)
 from galdiff.autoencoder.grain import SCALES
 from galdiff.errors import CheckpointError
 from galdiff.randomness import Draws, normal

@@ -47,7 +47,7 @@ class Autoencoder(nn.Module, ABC):
     """
 
     KIND: ClassVar[str]
-    MODULES: ClassVar[Mapping[str, tuple[str, ...]]] = {part: () for part in PARTS}
+    MODULES: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(PARTS, ())
     """Names of the modules that belong to either half."""
     trainable: ClassVar[bool] = True
     """Whether there is anything to learn."""

@@ -54,7 +54,7 @@ class ConvolutionalAutoencoder(SkyAutoencoder):
             raise ValueError(f"factor {factor} is not 1, 2, 4, 8 or 16")
         # What is as it usually is stays out, so that a spec is the same as before there was a choice.
         chosen = {k: v for k, v in options.items() if k not in _USUAL or v != _USUAL[k]}
-        size = {"width": width, "blocks": blocks}
+        size: dict[str, Any] = {"width": width, "blocks": blocks}
         super().__init__(bands, factor, channels, {"factor": factor, **spec, **size, **chosen})
         last = {"activation": chosen.pop("activation")} if "activation" in chosen else {}
         self.encoder = Encoder(bands, outputs, factor=factor, **size, **chosen)

@@ -60,7 +60,7 @@ class ScalarQuantizer(nn.Module):
         return 2 * level / (self.levels - 1) - 1
 
     def index(self, level: Tensor) -> Tensor:
-        """Number the codes: levels ``(n, channel, y, x)`` as digits of one int64 ``(n, y, x)``."""
+        """Return the numbers of codes: levels ``(n, channel, y, x)`` are digits of one int64 ``(n, y, x)``."""
         return (level * self.places).sum(dim=1)
 
     def level(self, index: Tensor) -> Tensor:

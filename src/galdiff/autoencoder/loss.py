@@ -80,4 +80,7 @@ class AutoencoderLoss:
         loss = loss + regularizer
         with torch.no_grad():
             error = (decoded.mean - x).square().mean()
-        return loss, {"l1": pixel, "mse": error, "kl": kl, "grain": grain, **figures}
+        figures = {"l1": pixel, "mse": error, "kl": kl, "grain": grain, **figures}
+        if not self.kl:  # of quantized latents it says nothing
+            del figures["kl"]
+        return loss, figures

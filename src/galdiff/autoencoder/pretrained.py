@@ -55,6 +55,8 @@ class PretrainedAutoencoder(SkyAutoencoder):
         "decoder": ("decoder", "post_quant_conv", "grain"),
     }
     trainable: ClassVar[bool] = False
+    center: Tensor
+    spread: Tensor
 
     def __init__(
         self, bands: int, *, folder: str | Path | None = None, config: Mapping[str, Any] | None = None

@@ -31,4 +31,6 @@ def check_autoencoder(spec: AutoencoderSpec | IdentitySpec | PretrainedSpec, *, 
     else:
         return
     if size % factor:
-        raise CatalogFileError(f"the downsampling, {factor}, does not divide the side of the images, {size}", where=where)
+        raise CatalogFileError(
+            f"the downsampling, {factor}, does not divide the side of the images, {size}", where=where
+        )

@@ -53,8 +53,8 @@ def load(catalog: str | Path, *overrides: Overrides) -> RunSpec:
     for group in overrides:
         for key, value, source in _parse_overrides(group):
             _override(document, key, value, source)
-    for section, key in (("data", "root"), ("autoencoder", "folder")):
-        _resolve_path(document, section, key, path.parent)
+    _resolve_path(document, "data", "root", path.parent)
+    _resolve_path(document, "autoencoder", "folder", path.parent)
     spec, mistakes = _validate(document)
     known = {problem.place for problem in document.problems}
     problems = sorted({*document.problems, *(p for p in mistakes if p.place not in known or p.place.line == 0)})

@@ -129,7 +129,13 @@ class _TrainingSpec(Section):
         return {name: getattr(self, name) for name in _TrainingSpec.model_fields if name != "budget"}
 
 
-_AUTOENCODER_KEYS = {"channels": ("kl", "vq"), "kl": ("kl",), "codes": ("vq",), "commitment": ("vq",), "levels": ("fsq",)}
+_AUTOENCODER_KEYS = {
+    "channels": ("kl", "vq"),
+    "kl": ("kl",),
+    "codes": ("vq",),
+    "commitment": ("vq",),
+    "levels": ("fsq",),
+}
 
 
 class AutoencoderSpec(_TrainingSpec):

@@ -183,9 +183,7 @@ class Decoder(nn.Module):
                 layers += [nn.Conv2d(w, 4 * levels[i - 1], 1), nn.PixelShuffle(2)]
         self.layers = nn.Sequential(*layers, nn.SiLU())
         last = [nn.Tanh()] if activation == "tanh" else []
-        self.image = nn.Sequential(
-            nn.Conv2d(width, bands * side**2, 3, padding=1), _patches(stem, side)[1], *last
-        )
+        self.image = nn.Sequential(nn.Conv2d(width, bands * side**2, 3, padding=1), _patches(stem, side)[1], *last)
         self.extra = nn.Conv2d(width, extra, 1)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -104,8 +104,8 @@ def train_autoencoder(
     image_format : ImageFormat
         Bands, size, unit and stretch of the cutouts.
     settings : mapping
-        ``model`` (the spec that `build_autoencoder` reads, without bands; by default of kind kl), ``loss`` (fields of `AutoencoderLoss`) and ``training`` (arguments of
-        `galdiff.training.train`).
+        ``model`` (what `build_autoencoder` reads, without bands; by default of kind kl), ``loss`` (fields of
+        `AutoencoderLoss`) and ``training`` (arguments of `galdiff.training.train`).
     seed : int
         Seed of the run.
     device : torch.device
