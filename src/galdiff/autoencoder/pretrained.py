@@ -64,9 +64,12 @@ class PretrainedAutoencoder(SkyAutoencoder):
         model_class = _model_class()
         if folder is not None:
             place, config = find_pretrained(folder, bands)
-            vae = model_class.from_pretrained(
-                place, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
-            )
+            try:
+                vae = model_class.from_pretrained(
+                    place, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
+                )
+            except (OSError, ValueError, RuntimeError) as error:
+                raise CheckpointError(f"the weights cannot be read: {error}", where=place) from error
         elif config is not None:
             vae = model_class.from_config(dict(config))
         else:

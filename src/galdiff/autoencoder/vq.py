@@ -9,9 +9,9 @@ moving averages of the vectors that chose them (Appendix A.1 there),
 and the loss keeps the encoder near them with :math:`\beta\, |z - \mathrm{sg}[e_k]|^2`. A code that is hardly ever
 chosen is moved to a vector of the batch (Dhariwal et al. 2020, arXiv:2005.00341, Section 3.1): at the first step all.
 
-The sums are matrix products, the draws counter-based, and the new codes are taken over by `update`, which the training
-calls after every step with a 0 for one that it skipped: a resumed training has the same bits, and a skipped step leaves
-no trace.
+The sums are exact, in whole numbers, so that no order of a GPU's threads changes them; the draws are counter-based; and
+the new codes are taken over by `update`, which the training calls after every step with a 0 for one that it skipped: a
+resumed training has the same bits, and a skipped step leaves no trace.
 
 The posterior holds z as it was before quantization: a denoiser learns a density rather than a set of points, and the
 decoder quantizes what it draws (Rombach et al. 2022, arXiv:2112.10752, Section 3.1).
@@ -35,6 +35,7 @@ __all__ = ["VQAutoencoder", "VectorQuantizer"]
 
 _DEAD = 0.1  # of the count that every code would have if all had the same
 _AT_ONCE = 16_384  # vectors compared with the codes at a time
+_UNIT = 2.0**-32  # of the whole numbers that are summed
 
 
 class VectorQuantizer(nn.Module):
@@ -86,11 +87,12 @@ class VectorQuantizer(nn.Module):
         """Remember what a training batch says of the codes until `update`."""
         with torch.autocast(z.device.type, enabled=False):
             vectors = z.float().movedim(1, -1).reshape(-1, z.shape[1])
-            # A product, where adding up by index would depend on the order in which a GPU's threads come.
-            chosen = functional.one_hot(index.flatten(), len(self.codes)).float()
+            whole, index = (vectors.double() / _UNIT).round().long(), index.flatten()
+            count = torch.zeros_like(self.count, dtype=torch.int64).index_add_(0, index, torch.ones_like(index))
+            total = torch.zeros_like(self.total, dtype=torch.int64).index_add_(0, index, whole)
             draw = self.steps * len(self.codes) + torch.arange(len(self.codes), device=z.device)
             fresh = (uniform(0, "codes", draw) * len(vectors)).long().clamp_max(len(vectors) - 1)
-            self._seen = chosen.sum(dim=0), chosen.T @ vectors, vectors[fresh]
+            self._seen = count.float(), (total.double() * _UNIT).float(), vectors[fresh]
 
     @torch.no_grad()
     def update(self, finite: Tensor) -> None:
