@@ -98,12 +98,12 @@ def test_a_copy_needs_the_folder_no_more(tmp_path):
 def test_the_grain_has_the_power_of_what_reconstructions_leave(pretrained):
     model = build_autoencoder({"kind": "diffusers", "bands": 3, "folder": pretrained}).eval()
     torch.manual_seed(0)
-    x = 0.3 * torch.randn(64, 3, 32, 32)  # a random decoder gives a smooth image; the noise is all in the residual
+    x = 0.3 * torch.randn(32, 3, 24, 24)  # a random decoder gives a smooth image; the noise is all in the residual
     model.calibrate(x)
     decoded = model.decode(model.encode(x).mean)
-    residual, drawn = x - decoded.mean, decoded.sample(0, torch.arange(64)) - decoded.mean
-    power, expected = (torch.fft.rfft2(y).abs().square().mean(dim=0)[:, 8:, 8:].mean() for y in (drawn, residual))
-    assert (power / expected).item() == pytest.approx(1.0, rel=0.1)
+    residual, drawn = x - decoded.mean, decoded.sample(0, torch.arange(32)) - decoded.mean
+    power, expected = (torch.fft.rfft2(y).abs().square().mean(dim=0)[:, 6:18, 6:].mean() for y in (drawn, residual))
+    assert (power / expected).item() == pytest.approx(1.0, rel=0.15)
 
 
 class TestRefused:
