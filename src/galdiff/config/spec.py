@@ -7,13 +7,13 @@ of the data's?) are checked as soon as both sections are sound by themselves.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from galdiff.config.data import DataSpec, ask_problems
+from galdiff.config.ready import IdentitySpec, PretrainedSpec, with_kind
 from galdiff.config.section import (
     Count,
     CountOrZero,
@@ -32,8 +32,6 @@ __all__ = [
     "AutoencoderSpec",
     "DenoiserSpec",
     "EvaluationSpec",
-    "IdentitySpec",
-    "PretrainedSpec",
     "RunSpec",
     "SplitSpec",
     "StagesSpec",
@@ -193,38 +191,8 @@ class AutoencoderSpec(_TrainingSpec):
         }
 
 
-class _ReadySpec(Section):
-    @property
-    def budget(self) -> None:
-        """There is nothing to spend time on."""
-
-    def settings(self) -> dict[str, Any]:
-        """Return plain arguments: ``model``, and nothing to train."""
-        return {"model": self.model_dump(mode="json"), "loss": {}, "training": {}}
-
-
-class IdentitySpec(_ReadySpec):
-    """No autoencoder: diffusion in pixel space."""
-
-    kind: Literal["identity"] = Field(default="identity", description="This one.")
-
-
-class PretrainedSpec(_ReadySpec):
-    """An ``AutoencoderKL`` of diffusers, which the run keeps a copy of; needs the extra ``diffusers``."""
-
-    kind: Literal["diffusers"] = Field(default="diffusers", description="This one.")
-    folder: Path = Field(description="Where ``save_pretrained`` wrote it; relative to the catalog file.")
-
-
-def _with_kind(value: Any) -> Any:
-    """Read ``identity`` as a section of that kind, and a section without a kind as kl."""
-    if isinstance(value, str):
-        return {"kind": value}
-    return {"kind": "kl", **value} if isinstance(value, dict) else value
-
-
 AnyAutoencoder = Annotated[
-    Annotated[AutoencoderSpec | IdentitySpec | PretrainedSpec, Field(discriminator="kind")], BeforeValidator(_with_kind)
+    Annotated[AutoencoderSpec | IdentitySpec | PretrainedSpec, Field(discriminator="kind")], BeforeValidator(with_kind)
 ]
 
 
