@@ -1,6 +1,6 @@
 """Orthonormal Haar wavelet packets: patches as channels, by scale and direction instead of by position.
 
-One level takes blocks of two by two pixels to their sum and their three differences, halved: a matrix that is its own
+One level takes blocks of two by two pixels to their sum and their three differences, halved: a map that is its own
 inverse (Mallat 2009, *A Wavelet Tour of Signal Processing*, Section 8.1 on packets). Packets split all four again, so
 that level l has :math:`4^l` channels of equal resolution and the same energy as the image.
 """
@@ -13,14 +13,11 @@ from torch.nn import functional
 
 __all__ = ["HaarPackets", "InverseHaarPackets", "haar_packets", "inverse_haar_packets"]
 
-# Rows: the mean, and the differences along x, along y and along both; columns: pixels in reading order.
-_MATRIX = ((0.5, 0.5, 0.5, 0.5), (0.5, -0.5, 0.5, -0.5), (0.5, 0.5, -0.5, -0.5), (0.5, -0.5, -0.5, 0.5))
-
 
 def _mix(x: Tensor) -> Tensor:
-    """Apply the matrix to every four channels; it is symmetric and its own inverse."""
-    matrix = torch.tensor(_MATRIX, dtype=x.dtype, device=x.device)
-    return torch.einsum("jk,nckyx->ncjyx", matrix, x.unflatten(1, (-1, 4))).flatten(1, 2)
+    """Take every four channels, pixels in reading order, to their sum and the differences along x, y and both."""
+    a, b, c, d = (0.5 * x).unflatten(1, (-1, 4)).unbind(2)
+    return torch.stack([a + b + c + d, a - b + c - d, a + b - c - d, a - b - c + d], dim=2).flatten(1, 2)
 
 
 def haar_packets(x: Tensor, levels: int) -> Tensor:
