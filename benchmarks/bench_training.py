@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from galdiff.autoencoder import Autoencoder, AutoencoderLoss
+from galdiff.autoencoder import AutoencoderLoss, KLAutoencoder
 from galdiff.config import load
 from galdiff.config.build import fit_settings
 from galdiff.data.stretch import Sqrt
@@ -69,7 +69,7 @@ class _Stages:
             self.cutouts.write_shard(k, images[self.cutouts.shard_rows(k)].astype(np.float16))
         self.cutouts.finish()
         torch.manual_seed(SEED)
-        self.autoencoder = Autoencoder(3, **self.settings.autoencoder["model"]).eval()
+        self.autoencoder = KLAutoencoder(3, **self.settings.autoencoder["model"]).eval()
 
     def teardown(self):
         self.folder.cleanup()
@@ -111,7 +111,7 @@ class Shares(_Stages):
         return share(work, (denoiser, "train"), (Objective, "__call__"), *STEP)
 
     def track_encoding_in_forward(self):
-        return share(self.encode, (latents, "write_latents"), (Autoencoder, "encode"))
+        return share(self.encode, (latents, "write_latents"), (KLAutoencoder, "encode"))
 
     track_autoencoder_in_forward_backward_optimizer.unit = "share"
     track_denoiser_in_forward_backward_optimizer.unit = "share"

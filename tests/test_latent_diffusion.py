@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import galdiff
 from galdiff import LatentDiffusion, LatentStore, cli
-from galdiff.autoencoder import Autoencoder
+from galdiff.autoencoder import load_autoencoder
 from galdiff.errors import CheckpointError, GaldiffError
 from galdiff.latents import CutoutStore
 from galdiff.model import load_denoiser
@@ -202,7 +202,7 @@ class TestSave:
             folder = tmp_path / part
             shutil.copytree(saved / "autoencoder", folder)
             (folder / f"{other}.safetensors").unlink()
-            alone = Autoencoder.load(folder, part=part)
+            alone = load_autoencoder(folder, part=part)
             assert not any(name.startswith(other) for name in alone.state_dict())
             with torch.no_grad():
                 posterior = whole.encode(x)
@@ -211,7 +211,7 @@ class TestSave:
                 else:
                     assert torch.equal(alone.decode(posterior.mean).mean, whole.decode(posterior.mean).mean)
             with pytest.raises(CheckpointError, match="cannot load the autoencoder"):
-                Autoencoder.load(folder)
+                load_autoencoder(folder)
 
     def test_the_denoiser_loads_on_its_own(self, model, saved, tmp_path):
         folder = shutil.copytree(saved / "denoiser", tmp_path / "alone")

@@ -86,7 +86,7 @@ class LatentDiffusion:
         budget : pair of float, optional
             Seconds of training for autoencoder and denoiser, instead of their counts of images.
         **sections
-            Sections of a catalog file: ``seed=3``, ``autoencoder={"images": 50_000}``,
+            Sections of a catalog file: ``seed=3``, ``autoencoder={"images": 50_000}`` or ``{"kind": "identity"}``,
             ``denoiser={"backbone": "dit"}``, …; the rest have defaults.
 
         Raises
@@ -95,7 +95,7 @@ class LatentDiffusion:
             Where a section is wrong, with every problem.
         """
         stages = ("cutouts", "autoencoder", "latents", "denoiser")
-        settings = fit_settings(sections)
+        settings = fit_settings(sections, bands=len(dataset.bands), size=dataset.size)
         run(folder, lambda: dataset, settings, stages=stages, device=device, budget=budget or (None, None))
         return cls.load(folder, device=device)
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from galdiff.atomic import atomic_write, sha256_file, sha256_json, write_json
-from galdiff.autoencoder import PARTS, Autoencoder
+from galdiff.autoencoder import PARTS, Autoencoder, load_autoencoder
 from galdiff.data.stretch import Stretch
 from galdiff.diffusion import DDIM, ClassifierFree, Denoiser, FieldGuidance, Guidance, Sampler, Schedule, build_sampler
 from galdiff.diffusion.samplers import SAMPLERS
@@ -262,7 +262,7 @@ class DiffusionModel:
         if not (folder / "denoiser" / "spec.json").is_file():
             remedy = "Give a run directory whose denoiser stage is finished, or a saved model"
             raise CheckpointError("there is no trained denoiser here", where=folder, remedy=remedy)
-        autoencoder = Autoencoder.load(folder / "autoencoder")
+        autoencoder = load_autoencoder(folder / "autoencoder")
         with _denoiser_errors(folder / "denoiser"):
             denoiser, spec = load_denoiser(folder / "denoiser")
             model = cls(

@@ -200,7 +200,7 @@ def test_paths_of_the_file_and_of_overrides(write, tmp_path, monkeypatch):
     assert load(path, {"data.root": Path("/stamps")}).data.root == Path("/stamps")
 
 
-@pytest.mark.parametrize("name", ["quickstart", "gz1", "gz2", "deeplense"])
+@pytest.mark.parametrize("name", ["quickstart", "gz1", "gz2", "deeplense", "deeplense_ddpm", "mnist_ddpm"])
 def test_shipped_catalogs_are_found_by_name_and_right(name):
     spec = load(name)
     assert spec.name == name
@@ -213,7 +213,7 @@ def test_an_unknown_catalog_has_the_nearest_name():
         load("quikstart")
 
 
-@pytest.mark.parametrize("name", ["quickstart", "gz1", "gz2", "deeplense"])
+@pytest.mark.parametrize("name", ["quickstart", "gz1", "gz2", "deeplense", "deeplense_ddpm", "mnist_ddpm"])
 def test_the_complete_file_reads_back_the_same(name, write):
     spec = load(name)
     assert load(write(dump(spec))) == spec

@@ -11,7 +11,7 @@ import torch
 
 import galdiff
 from galdiff import LatentDiffusion
-from galdiff.autoencoder import Autoencoder, AutoencoderLoss
+from galdiff.autoencoder import AutoencoderLoss, KLAutoencoder, build_autoencoder
 from galdiff.data.stretch import Sqrt
 from galdiff.diffusion import Denoiser, Objective, RectifiedFlow
 from galdiff.model import DiffusionModel, ImageFormat
@@ -58,7 +58,7 @@ def stirred(module, scale=0.1):
 
 def tiny_model(device, backbone=BACKBONES[0]):
     torch.manual_seed(0)
-    autoencoder = stirred(Autoencoder(3, width=16, blocks=1), 0.02).eval()
+    autoencoder = stirred(KLAutoencoder(3, width=16, blocks=1), 0.02).eval()
     denoiser = stirred(Denoiser(build_backbone(backbone, SCHEMA), RectifiedFlow())).eval()
     image_format = ImageFormat(("r", "g", "b"), 32, "display", Sqrt(1.0))
     sampling = {"sampler": "heun", "steps": 4, "guidance": 1.5}
@@ -126,9 +126,16 @@ def test_sampling_is_the_same(sampler):
     torch.testing.assert_close(drawn[1], drawn[0], rtol=0, atol=1e-4)
 
 
-def autoencoder_task(device):
+CODERS = [
+    {"kind": "kl"},
+    {"kind": "vq", "codes": 64, "stem": "haar", "attention": True, "norm": "rms"},
+    {"kind": "fsq", "levels": [8, 5]},
+]
+
+
+def autoencoder_task(device, spec=CODERS[0]):
     torch.manual_seed(0)
-    autoencoder = Autoencoder(3, width=16, blocks=1).to(device)
+    autoencoder = build_autoencoder({"bands": 3, "width": 16, "blocks": 1, **spec}).to(device)
     pixels = torch.rand(96, 3, 32, 32, generator=torch.Generator().manual_seed(1)).half()
     image_format = ImageFormat(("r", "g", "b"), 32, "display", Sqrt(1.0))
     return AutoencoderTask(autoencoder, pixels, image_format, AutoencoderLoss(), seed=0)
@@ -139,8 +146,9 @@ ARGUMENTS = {"images": 480, "batch": 16, "seed": 0, "learning_rate": 1e-3, "devi
 
 @pytest.mark.gpu
 class TestTraining:
-    def test_trains_and_goes_on(self, tmp_path):
-        task = autoencoder_task("cuda")
+    @pytest.mark.parametrize("spec", CODERS, ids=lambda spec: spec["kind"])
+    def test_trains_and_goes_on(self, tmp_path, spec):
+        task = autoencoder_task("cuda", spec)
         loss = task.loss
 
         def interrupted(rows, positions):
@@ -152,7 +160,7 @@ class TestTraining:
         with pytest.raises(KeyboardInterrupt):
             train(task, tmp_path, **ARGUMENTS)
         metrics = tmp_path / "metrics.jsonl"
-        result = train(autoencoder_task("cuda"), tmp_path, metrics=metrics, **ARGUMENTS)
+        result = train(autoencoder_task("cuda", spec), tmp_path, metrics=metrics, **ARGUMENTS)
         assert (result.images, result.skipped_steps) == (480, 0)
         line = json.loads(metrics.read_text().splitlines()[-1])
         assert np.isfinite(line["loss"])
@@ -171,8 +179,9 @@ class TestTraining:
         assert result.skipped_steps == 1
         assert all(v.isfinite().all() for v in result.ema_state.values())
 
-    def test_no_step_waits_for_the_device(self, tmp_path):
-        task = autoencoder_task("cuda")
+    @pytest.mark.parametrize("spec", CODERS, ids=lambda spec: spec["kind"])
+    def test_no_step_waits_for_the_device(self, tmp_path, spec):
+        task = autoencoder_task("cuda", spec)
         task.pixels = task.pixels.cuda()
         loss, steps = task.loss, 0
 

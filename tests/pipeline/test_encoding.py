@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from galdiff.autoencoder import Autoencoder
+from galdiff.autoencoder import KLAutoencoder
 from galdiff.data.stretch import Linear
 from galdiff.errors import ResourceError
 from galdiff.latents import CutoutStore, LatentStore
@@ -35,7 +35,7 @@ def encode(tmp_path_factory):
         cutouts.write_shard(k, np.random.default_rng(k).random((part.stop - part.start, 1, 8, 8)))
     cutouts.finish()
     torch.manual_seed(0)
-    autoencoder = Autoencoder(1, factor=4, channels=2, width=8, blocks=1).eval()
+    autoencoder = KLAutoencoder(1, factor=4, channels=2, width=8, blocks=1).eval()
     form = ImageFormat(("g",), 8, "display", Linear().fit(np.array([[[[0.0, 1.0]]]])))
 
     def run(name, **options):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from galdiff.autoencoder.kl import Autoencoder
+from galdiff.autoencoder.base import SkyAutoencoder
 from galdiff.nn.dihedral import dihedral
 from galdiff.randomness import Draws
 
@@ -52,12 +52,12 @@ class AutoencoderLoss:
     gradient: float = 0.5
     grain: float = 0.03
 
-    def __call__(self, autoencoder: Autoencoder, x: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, autoencoder: SkyAutoencoder, x: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and its terms.
 
         Parameters
         ----------
-        autoencoder : Autoencoder
+        autoencoder : SkyAutoencoder
             What is trained.
         x : Tensor
             Stretched images ``(n, band, y, x)``.
@@ -76,6 +76,11 @@ class AutoencoderLoss:
         # The mean is not trained by the likelihood of what it leaves: it would blur where the noise is large.
         grain = autoencoder.grain.loss((x - decoded.mean).detach(), decoded.maps)
         loss = pixel + self.gradient * gradient + self.kl * kl + self.grain * grain
+        regularizer, figures = autoencoder.regularizer(posterior)
+        loss = loss + regularizer
         with torch.no_grad():
             error = (decoded.mean - x).square().mean()
-        return loss, {"l1": pixel, "mse": error, "kl": kl, "grain": grain}
+        figures = {"l1": pixel, "mse": error, "kl": kl, "grain": grain, **figures}
+        if not self.kl:  # of quantized latents it says nothing
+            del figures["kl"]
+        return loss, figures

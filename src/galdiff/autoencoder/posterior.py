@@ -9,6 +9,8 @@ from torch import Tensor
 
 __all__ = ["LatentPosterior"]
 
+_CERTAIN = -300.0  # float16 holds it, and the deviation that belongs to it is zero in float32 and below
+
 
 @dataclass(frozen=True)
 class LatentPosterior:
@@ -22,6 +24,11 @@ class LatentPosterior:
 
     mean: Tensor
     log_var: Tensor
+
+    @classmethod
+    def certain(cls, mean: Tensor) -> LatentPosterior:
+        """Return the posterior of which every draw is its mean."""
+        return cls(mean, torch.full_like(mean, _CERTAIN))
 
     def sample(self, noise: Tensor) -> Tensor:
         """Draw latents from unit normal numbers of the same shape."""

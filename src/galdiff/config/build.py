@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from galdiff.config.load import Overrides, dump, load
-from galdiff.config.spec import RunSpec, StagesSpec
+from galdiff.config.images import check_autoencoder
+from galdiff.config.load import Overrides, dump, load, strip_tags
+from galdiff.config.spec import AutoencoderSpec, RunSpec, StagesSpec
 from galdiff.config.theory import check_theory
 from galdiff.errors import CatalogFileError
 
@@ -103,7 +104,9 @@ def run(
     CatalogFileError, DataError, ResourceError, StaleRunError
         Before anything is trained.
     """
-    spec = load(catalog, overrides, _budgets(budget), {} if device is None else {"device": device})
+    given = overrides, {} if device is None else {"device": device}
+    spec = load(catalog, *given)
+    spec = load(catalog, *given, _budgets(budget, spec)) if budget else spec
     # Only now what is slow to import: a wrong catalog file is refused at once.
     from galdiff import pipeline
     from galdiff.config.check import check
@@ -131,7 +134,9 @@ def run(
     return folder
 
 
-def fit_settings(sections: Mapping[str, Any], *, on_bad: str = "fail") -> Settings:
+def fit_settings(
+    sections: Mapping[str, Any], *, on_bad: str = "fail", bands: int | None = None, size: int | None = None
+) -> Settings:
     """Validate the sections of a catalog file that are not about the data, for training from Python.
 
     Parameters
@@ -140,6 +145,8 @@ def fit_settings(sections: Mapping[str, Any], *, on_bad: str = "fail") -> Settin
         Any of ``seed``, ``split``, ``autoencoder``, ``denoiser``, ``sampling``, ``evaluation``; the rest have defaults.
     on_bad : {"fail", "skip"}
         What to do with an unreadable file.
+    bands, size : int, optional
+        Of the images, which the autoencoder is then checked to be able to have.
 
     Raises
     ------
@@ -149,9 +156,11 @@ def fit_settings(sections: Mapping[str, Any], *, on_bad: str = "fail") -> Settin
     try:
         spec = StagesSpec.model_validate(dict(sections))
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, row['loc']))}: {row['msg']}" for row in error.errors()]
+        problems = [f"{'.'.join(map(str, strip_tags(row, sections)))}: {row['msg']}" for row in error.errors()]
         raise CatalogFileError("\n  ".join([f"{len(problems)} problems", *problems])) from error
     check_theory(spec.denoiser.settings())
+    if bands and size:
+        check_autoencoder(spec.autoencoder, bands=bands, size=size)
     return _settings(spec, on_bad, None)
 
 
@@ -242,9 +251,10 @@ def flatten(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _budgets(budget: float | tuple[float, float] | None) -> dict[str, float]:
-    if budget is None:
-        return {}
+def _budgets(budget: float | tuple[float, float], spec: RunSpec) -> dict[str, float]:
+    """Share the seconds out; an autoencoder that is not trained gets none."""
+    if not isinstance(spec.autoencoder, AutoencoderSpec):
+        return {"denoiser.budget": budget[1] if isinstance(budget, tuple) else budget}
     parts = budget if isinstance(budget, tuple) else (budget / 2, budget / 2)
     return {"autoencoder.budget": parts[0], "denoiser.budget": parts[1]}
 

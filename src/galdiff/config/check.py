@@ -15,6 +15,7 @@ import torch
 from galdiff.config.build import build_dataset
 from galdiff.config.cost import Cost
 from galdiff.config.cost import estimate as estimate_cost
+from galdiff.config.images import check_autoencoder
 from galdiff.config.spec import RunSpec, SplitSpec
 from galdiff.config.theory import check_theory
 from galdiff.data.duplicates import LOADED, Duplicates, find_duplicates
@@ -122,6 +123,11 @@ def check(spec: RunSpec, folder: Path, *, cached: bool = False, estimate: bool =
     _asks(spec, schema, found)
     _guidance(spec, schema, found)
     _features(spec, found)
+    try:
+        check_autoencoder(spec.autoencoder, bands=bands, size=spec.data.size)
+    except GaldiffError as error:
+        found.problems.append(error)
+        estimate = False
     if estimate and device is not None:
         found.cost = estimate_cost(
             spec, rows=rows, bands=bands, schema=schema, bytes_per_value=bytes_per_value, device=device

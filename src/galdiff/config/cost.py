@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from galdiff.autoencoder import Autoencoder
-from galdiff.config.spec import RunSpec
+from galdiff.autoencoder import build_autoencoder
+from galdiff.config.spec import AutoencoderSpec, RunSpec
 from galdiff.nn import build_backbone
 from galdiff.schema.conditions import Class, ConditionSchema
 
@@ -27,8 +27,9 @@ _BASE = 600 * 2**20
 # Weights, gradients, two moments and the EMA, float32.
 _COPIES_IN_MEMORY, _COPIES_ON_DISK = 5, 4
 _SECONDS_PER_DECODE = 4e-3
-# Images in a timed pass: below a training batch, the overhead of every operation would weigh too much.
-_PROBE = 32
+# Images in a timed pass: below a training batch, the overhead of every operation would weigh too much. Of large inputs
+# there are fewer, so that a check takes neither minutes nor memory: so many pixels in all.
+_PROBE, _PIXELS = 32, 2**15
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,13 @@ def estimate(
         Where it will run.
     """
     size, ae, de = spec.data.size, spec.autoencoder, spec.denoiser
-    side = size // ae.factor
-    autoencoder = Autoencoder(bands, **ae.settings()["model"]).to(device)
-    backbone = build_backbone({**de.settings()["backbone"], "channels": ae.channels}, schema).to(device)
-    x = torch.randn(_PROBE, bands, size, size, device=device)
-    z = torch.randn(_PROBE, ae.channels, side, side, device=device)
-    level, conditions = torch.zeros(_PROBE, device=device), schema.empty(_PROBE).to(device)
+    autoencoder = build_autoencoder({"kind": "kl", "bands": bands, **ae.settings()["model"]}).to(device)
+    side, channels = size // autoencoder.factor, autoencoder.latent_channels
+    backbone = build_backbone({**de.settings()["backbone"], "channels": channels}, schema).to(device)
+    trained, batch = (ae.images, ae.batch) if isinstance(ae, AutoencoderSpec) else (0, 0)
+    x = torch.randn(_PROBE if trained else 1, bands, size, size, device=device)
+    z = torch.randn(max(1, min(_PROBE, _PIXELS // side**2)), channels, side, side, device=device)
+    level, conditions = torch.zeros(len(z), device=device), schema.empty(len(z)).to(device)
 
     def encode_decode() -> Tensor:
         return autoencoder.decode(autoencoder.encode(x).mean).mean.square().mean()
@@ -94,7 +96,8 @@ def estimate(
     def denoise() -> Tensor:
         return backbone(z, level, conditions).square().mean()
 
-    step = {"autoencoder": _step(encode_decode, autoencoder), "denoiser": _step(denoise, backbone)}
+    coding = _step(encode_decode, autoencoder, len(x)) if trained else _Step(3 * _forward(encode_decode), 0)
+    step = {"autoencoder": coding, "denoiser": _step(denoise, backbone, len(z))}
     count = {"autoencoder": _parameters(autoencoder), "denoiser": _parameters(backbone)}
 
     shown = 64 * 2 * len(spec.sampling.asks or _one_ask_a_class(schema))
@@ -104,14 +107,14 @@ def estimate(
     forward = {name: s.seconds / 3 for name, s in step.items()}
     seconds = {
         "cutouts": rows * _SECONDS_PER_DECODE,
-        "autoencoder": ae.budget or ae.images * step["autoencoder"].seconds,
+        "autoencoder": ae.budget or trained * step["autoencoder"].seconds,
         "latents": rows * forward["autoencoder"] / 2,
         "denoiser": de.budget or de.images * step["denoiser"].seconds,
         "samples": samples * (passes * forward["denoiser"] + forward["autoencoder"] / 2),
     }
-    pixels, latents = rows * bands * size**2, rows * ae.channels * side**2
+    pixels, latents = rows * bands * size**2, rows * channels * side**2
     memory = {
-        "autoencoder": pixels * bytes_per_value + step["autoencoder"].saved * ae.batch,
+        "autoencoder": pixels * bytes_per_value + step["autoencoder"].saved * batch,
         "denoiser": latents * 2 * 2 + step["denoiser"].saved * de.batch,
     }
     weights = {name: 4 * n for name, n in count.items()}
@@ -133,7 +136,7 @@ class _Step:
     saved: int
 
 
-def _step(loss: Callable[[], Tensor], module: nn.Module) -> _Step:
+def _step(loss: Callable[[], Tensor], module: nn.Module, images: int) -> _Step:
     saved: dict[int, int] = {}
 
     def note(x: Tensor) -> Tensor:
@@ -144,16 +147,33 @@ def _step(loss: Callable[[], Tensor], module: nn.Module) -> _Step:
         value = loss()
     own = {p.untyped_storage().data_ptr() for p in module.parameters()}
     value.backward()
+    total = sum(n for pointer, n in saved.items() if pointer not in own)
+
+    def step() -> Tensor:
+        value = loss()
+        value.backward()
+        return value
+
+    return _Step(_seconds(step) / images, total // images)
+
+
+@torch.no_grad()
+def _forward(call: Callable[[], Tensor]) -> float:
+    """Seconds of a forward pass."""
+    return _seconds(call)
+
+
+def _seconds(call: Callable[[], Tensor]) -> float:
+    """Shortest of a few times."""
+    value = call()
     times: list[float] = []
     while len(times) < 3 and sum(times) < 1:
         _wait(value)
         start = time.perf_counter()
-        value = loss()
-        value.backward()
+        value = call()
         _wait(value)
         times.append(time.perf_counter() - start)
-    total = sum(n for pointer, n in saved.items() if pointer not in own)
-    return _Step(min(times) / _PROBE, total // _PROBE)
+    return min(times)
 
 
 def _wait(x: Tensor) -> None:

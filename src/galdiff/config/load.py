@@ -53,7 +53,8 @@ def load(catalog: str | Path, *overrides: Overrides) -> RunSpec:
     for group in overrides:
         for key, value, source in _parse_overrides(group):
             _override(document, key, value, source)
-    _resolve_root(document, path.parent)
+    _resolve_path(document, "data", "root", path.parent)
+    _resolve_path(document, "autoencoder", "folder", path.parent)
     spec, mistakes = _validate(document)
     known = {problem.place for problem in document.problems}
     problems = sorted({*document.problems, *(p for p in mistakes if p.place not in known or p.place.line == 0)})
@@ -150,12 +151,12 @@ def _override(document: Document, path: Path_, new: Document, source: str) -> No
     ]
 
 
-def _resolve_root(document: Document, folder: Path) -> None:
-    data = document.value.get("data")
-    if isinstance(data, dict) and isinstance(data.get("root"), str | Path):
-        from_file = document.places[("data", "root")].line > 0
+def _resolve_path(document: Document, section: str, key: str, folder: Path) -> None:
+    keys = document.value.get(section)
+    if isinstance(keys, dict) and isinstance(keys.get(key), str | Path):
+        from_file = document.places[(section, key)].line > 0
         base = folder.absolute() if from_file else Path.cwd()
-        data["root"] = str((base / Path(data["root"]).expanduser()).resolve())
+        keys[key] = str((base / Path(keys[key]).expanduser()).resolve())
 
 
 def _validate(document: Document) -> tuple[RunSpec | None, set[Problem]]:
@@ -193,7 +194,7 @@ def _with_kind(value: dict[Any, Any], path: Path_, kind: str) -> dict[Any, Any]:
 def _render(row: Any, document: Document, value: Any) -> Iterator[Problem]:
     """Turn one pydantic error into problems with places."""
     kind, context = row["type"], row.get("ctx", {})
-    path = _strip_tags(row["loc"], value, keep_last=kind in ("missing", "extra_forbidden"))
+    path = strip_tags(row, value)
     if kind == "section":
         for inner, message in context["problems"]:
             yield Problem(_place(document, path + inner), dotted(path + inner), message)
@@ -203,7 +204,7 @@ def _render(row: Any, document: Document, value: Any) -> Iterator[Problem]:
     elif kind == "missing":
         yield Problem(_place(document, path), dotted(path), "is required")
     elif kind == "union_tag_not_found":
-        kinds = " or ".join(get_args(m.model_fields["kind"].annotation)[0] for m in _models_at(row["loc"]))
+        kinds = " or ".join(_kinds(m)[0] for m in _models_at(row["loc"]))
         yield Problem(_place(document, (*path, "kind")), dotted((*path, "kind")), f"is required: {kinds}")
     elif kind == "union_tag_invalid":
         tags = re.findall(r"'([^']*)'", context["expected_tags"])
@@ -240,10 +241,14 @@ def _message(row: Any) -> str:
     return text
 
 
-def _strip_tags(loc: Path_, value: Any, *, keep_last: bool) -> Path_:
-    """Leave out of pydantic's location what is no key of the file: the kinds of unions and the names of validators."""
+def strip_tags(row: Any, value: Any) -> Path_:
+    """Leave out of a pydantic error's location what is no key of the file: kinds of unions, names of validators."""
     path: Path_ = ()
+    loc, keep_last = row["loc"], row["type"] in ("missing", "extra_forbidden")
     for i, key in enumerate(loc):
+        models = _models_at(loc[:i])
+        if len(models) > 1 and any(key in _kinds(model) for model in models):
+            continue  # a kind, also where the section has a key of that name
         if isinstance(value, dict) and key in value:
             value, path = value[key], (*path, key)
         elif isinstance(value, dict) and isinstance(key, str) and key.lstrip("-").isdigit() and int(key) in value:
@@ -273,7 +278,7 @@ def _models_at(loc: Path_) -> list[type[Section]]:
     models: list[type[Section]] = [RunSpec]
     for key in loc:
         fields = [m.model_fields[str(key)].annotation for m in models if key in m.model_fields]
-        models = [m for f in fields for m in _sections(f)] or [m for m in models if _kind(m) == key] or models
+        models = [m for f in fields for m in _sections(f)] or [m for m in models if key in _kinds(m)] or models
     return models
 
 
@@ -283,5 +288,5 @@ def _sections(annotation: Any) -> list[type[Section]]:
     return [m for part in get_args(annotation) for m in _sections(part)]
 
 
-def _kind(model: type[Section]) -> str | None:
-    return model.model_fields["kind"].default if "kind" in model.model_fields else None
+def _kinds(model: type[Section]) -> tuple[str, ...]:
+    return get_args(model.model_fields["kind"].annotation) if "kind" in model.model_fields else ()

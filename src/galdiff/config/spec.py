@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from pydantic_core import PydanticCustomError
 
 from galdiff.config.data import DataSpec, ask_problems
+from galdiff.config.ready import IdentitySpec, PretrainedSpec, with_kind
 from galdiff.config.section import (
     Count,
     CountOrZero,
@@ -126,28 +127,73 @@ class _TrainingSpec(Section):
         return {name: getattr(self, name) for name in _TrainingSpec.model_fields if name != "budget"}
 
 
-class AutoencoderSpec(_TrainingSpec):
-    """The autoencoder and its training."""
+_AUTOENCODER_KEYS = {
+    "channels": ("kl", "vq"),
+    "kl": ("kl",),
+    "codes": ("vq",),
+    "commitment": ("vq",),
+    "levels": ("fsq",),
+}
 
+
+class AutoencoderSpec(_TrainingSpec):
+    """An autoencoder to train: with a normal posterior (kl), a codebook (vq) or rounded latents (fsq)."""
+
+    kind: Literal["kl", "vq", "fsq"] = Field(default="kl", description="Which of the three.")
     factor: Literal[1, 2, 4, 8, 16] = Field(default=8, description="Downsampling from image to latent.")
     channels: Count = Field(default=8, description="Channels of the latents.")
     width: Annotated[int, Field(ge=8, multiple_of=8)] = Field(
         default=128, description="Channels of the networks' finest level."
     )
     blocks: Count = Field(default=1, description="Residual blocks.")
+    stem: Literal["unshuffle", "haar"] = Field(
+        default="unshuffle", description="How patches become channels: pixel by pixel, or as Haar wavelet packets."
+    )
+    attention: Flag = Field(default=False, description="Self-attention at the lowest level.")
+    norm: Literal["group", "rms"] = Field(default="group", description="Normalization of the residual blocks.")
+    activation: Literal["linear", "tanh"] = Field(
+        default="linear", description="Of the decoded image; tanh keeps it within (-1, 1)."
+    )
+    codes: Annotated[Count, Field(ge=2)] = Field(default=1024, description="Of vq: size of the codebook.")
+    commitment: NonNegative = Field(default=0.25, description="Of vq: weight that keeps latents near their codes.")
+    levels: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1, max_length=20)] = Field(
+        default=(8, 8, 8, 5, 5, 5), description="Of fsq: levels of every latent channel."
+    )
     kl: NonNegative = Field(default=1.0e-3, description="Weight of the divergence from the unit normal.")
     gradient: NonNegative = Field(default=0.5, description="Weight of the gradient term.")
     grain: NonNegative = Field(default=0.03, description="Weight of the noise model's likelihood.")
     images: Count = Field(default=100_000, description="Length of the training [images seen].")
     learning_rate: Positive = Field(default=3.0e-3, description="Peak rate of AdamW.")
 
+    @model_validator(mode="after")
+    def _keys_belong(self) -> AutoencoderSpec:
+        strangers = [
+            ((name,), f"is an option of {' and '.join(owners)}, not of {self.kind}")
+            for name, owners in _AUTOENCODER_KEYS.items()
+            if self.kind not in owners and getattr(self, name) != AutoencoderSpec.model_fields[name].default
+        ]
+        if strangers:
+            raise section_error(*strangers)
+        return self
+
     def settings(self) -> dict[str, Any]:
-        """Return plain arguments: ``model``, ``loss`` and ``training``."""
+        """Return plain arguments: ``model``, ``loss`` and ``training``.
+
+        What is as it always was before there was a choice is left out, so that runs of then go on.
+        """
+        own = {name for name, owners in _AUTOENCODER_KEYS.items() if self.kind in owners} - {"kl"}
+        chosen = self.model_dump(include={"kind", "stem", "attention", "norm", "activation"}, exclude_defaults=True)
+        loss = self.model_dump(include={"kl", "gradient", "grain"})
         return {
-            "model": self.model_dump(include={"factor", "channels", "width", "blocks"}),
-            "loss": self.model_dump(include={"kl", "gradient", "grain"}),
+            "model": {**self.model_dump(mode="json", include={"factor", "width", "blocks", *own}), **chosen},
+            "loss": loss if self.kind == "kl" else {**loss, "kl": 0.0},
             "training": self.training(),
         }
+
+
+AnyAutoencoder = Annotated[
+    Annotated[AutoencoderSpec | IdentitySpec | PretrainedSpec, Field(discriminator="kind")], BeforeValidator(with_kind)
+]
 
 
 class UNetSpec(Section):
@@ -243,7 +289,7 @@ class StagesSpec(Section):
 
     seed: Seed = Field(default=0, description="Of the whole run: weights, order, noise.")
     split: SplitSpec = Field(default=SplitSpec(), description="Shares of the split.")
-    autoencoder: AutoencoderSpec = Field(default=AutoencoderSpec(), description="The autoencoder and its training.")
+    autoencoder: AnyAutoencoder = Field(default=AutoencoderSpec(), description="The autoencoder and its training.")
     denoiser: DenoiserSpec = Field(default=DenoiserSpec(), description="The denoiser and its training.")
     sampling: SamplingSpec = Field(default=SamplingSpec(), description="Which samples are drawn.")
     evaluation: EvaluationSpec = Field(default=EvaluationSpec(), description="How they are judged.")
@@ -264,7 +310,7 @@ class RunSpec(Section):
     seed: Seed = Field(default=0, description="Of the whole run: weights, order, noise.")
     data: DataSpec = Field(description="Where the images and their conditions come from.")
     split: SplitSpec = Field(default=SplitSpec(), description="Shares of the split.")
-    autoencoder: AutoencoderSpec = Field(
+    autoencoder: AnyAutoencoder = Field(
         default=AutoencoderSpec(), validate_default=True, description="The autoencoder and its training."
     )
     denoiser: DenoiserSpec = Field(default=DenoiserSpec(), description="The denoiser and its training.")
@@ -284,9 +330,9 @@ class RunSpec(Section):
 
     @field_validator("autoencoder")
     @classmethod
-    def _factor_divides(cls, autoencoder: AutoencoderSpec, info: ValidationInfo) -> AutoencoderSpec:
+    def _factor_divides(cls, autoencoder: AnyAutoencoder, info: ValidationInfo) -> AnyAutoencoder:
         data = info.data.get("data")
-        if data is not None and data.size % autoencoder.factor:
+        if data is not None and isinstance(autoencoder, AutoencoderSpec) and data.size % autoencoder.factor:
             raise section_error((("factor",), f"{autoencoder.factor} does not divide data.size, {data.size}"))
         return autoencoder
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from galdiff.autoencoder import Autoencoder, AutoencoderLoss
+from galdiff.autoencoder import Autoencoder, AutoencoderLoss, SkyAutoencoder, build_autoencoder
+from galdiff.errors import GaldiffError
 from galdiff.latents import CutoutStore
 from galdiff.model import ImageFormat
 from galdiff.randomness import Draws
@@ -27,7 +28,7 @@ class AutoencoderTask:
 
     Parameters
     ----------
-    autoencoder : Autoencoder
+    autoencoder : SkyAutoencoder
         The model.
     pixels : Tensor
         Training cutouts as pixel values ``(n, band, y, x)``, any float type; read once, kept in memory.
@@ -40,7 +41,13 @@ class AutoencoderTask:
     """
 
     def __init__(
-        self, autoencoder: Autoencoder, pixels: Tensor, image_format: ImageFormat, loss: AutoencoderLoss, *, seed: int
+        self,
+        autoencoder: SkyAutoencoder,
+        pixels: Tensor,
+        image_format: ImageFormat,
+        loss: AutoencoderLoss,
+        *,
+        seed: int,
     ) -> None:
         self.model, self.pixels, self.format, self.objective = autoencoder, pixels, image_format, loss
         self.rows = len(pixels)
@@ -56,6 +63,10 @@ class AutoencoderTask:
         """Return the loss of the training rows at the global sample positions, with its terms."""
         return self.objective(self.model, self.stretched(rows), self.draws.at(positions))
 
+    def after_step(self, finite: Tensor) -> None:
+        """Let the model follow the step, unless it was skipped."""
+        self.model.after_step(finite)
+
     @torch.no_grad()
     def plot(self, folder: Path, images: int) -> None:
         """Write a picture of inputs above their reconstructions."""
@@ -64,13 +75,9 @@ class AutoencoderTask:
         pixels = self.format.pixels(torch.cat([x, y])).cpu().numpy()
         save_grid(folder / f"reconstructions-{images:09d}.png", render(pixels, self.format.unit), columns=len(x))
 
-    @torch.no_grad()
     def calibrate(self) -> None:
-        """Fit the noise model's gains and band correlation to the training residuals, in closed form."""
-        x = self.stretched(torch.arange(min(_CALIBRATION, self.rows)))
-        parts = [self.model.decode(self.model.encode(part).mean) for part in x.split(64)]
-        mean, maps = torch.cat([p.mean for p in parts]), torch.cat([p.maps for p in parts])
-        self.model.grain.calibrate(mean, x - mean, maps)
+        """Fit the noise model to the training residuals."""
+        self.model.calibrate(self.stretched(torch.arange(min(_CALIBRATION, self.rows))))
 
 
 def train_autoencoder(
@@ -86,6 +93,8 @@ def train_autoencoder(
 ) -> Autoencoder:
     """Train, calibrate the noise model and save; resumes where it was stopped.
 
+    Where there is nothing to train, as in a pretrained autoencoder or none at all, the rest is done.
+
     Parameters
     ----------
     store : CutoutStore
@@ -95,8 +104,8 @@ def train_autoencoder(
     image_format : ImageFormat
         Bands, size, unit and stretch of the cutouts.
     settings : mapping
-        ``model`` (constructor of `Autoencoder`), ``loss`` (fields of `AutoencoderLoss`) and ``training`` (arguments of
-        `galdiff.training.train`).
+        ``model`` (what `build_autoencoder` reads, without bands; by default of kind kl), ``loss`` (fields of
+        `AutoencoderLoss`) and ``training`` (arguments of `galdiff.training.train`).
     seed : int
         Seed of the run.
     device : torch.device
@@ -105,9 +114,24 @@ def train_autoencoder(
         The run's ``metrics.jsonl``.
     budget : float, optional
         Train for this many seconds instead of the given count of images.
+
+    Raises
+    ------
+    GaldiffError
+        Where the autoencoder cannot have these images.
     """
     torch.manual_seed(seed)  # the initial weights
-    autoencoder = Autoencoder(len(image_format.bands), **settings["model"]).to(device)
+    spec = {"kind": "kl", "bands": len(image_format.bands), **settings["model"]}
+    autoencoder = build_autoencoder(spec).to(device)
+    if image_format.size % autoencoder.factor:
+        message = f"the downsampling of the autoencoder, {autoencoder.factor}, does not divide {image_format.size}"
+        raise GaldiffError(message, where=folder, remedy="Choose another factor, or another size of the images")
+    if not autoencoder.trainable:
+        few = torch.from_numpy(store.images(store.rows("train")[:_CALIBRATION])).to(device)
+        autoencoder.eval().calibrate(image_format.stretch(few.float()))
+        autoencoder.save(folder)
+        return autoencoder
+    assert isinstance(autoencoder, SkyAutoencoder)
     pixels = torch.from_numpy(store.images(store.rows("train")))
     if device.type == "cuda" and pixels.nbytes < torch.cuda.mem_get_info(device)[0] // 2:
         pixels = pixels.to(device)  # so that no step waits for a copy

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from galdiff.atomic import sha256_json, write_text
-from galdiff.autoencoder import Autoencoder
+from galdiff.autoencoder import Autoencoder, load_autoencoder
 from galdiff.data import CutoutDataset
 from galdiff.data.stretch import Stretch
 from galdiff.errors import GaldiffError, StoreError
@@ -149,7 +149,7 @@ class _Flow:
         )
 
     def autoencoder(self) -> Autoencoder:
-        return Autoencoder.load(self.folder / "autoencoder").to(self.device)
+        return load_autoencoder(self.folder / "autoencoder").to(self.device)
 
     def do_latents(self) -> None:
         store = self.cutouts()

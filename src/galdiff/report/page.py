@@ -151,7 +151,7 @@ def _reconstructions(data: xr.Dataset, unit: str) -> list[dict[str, Any]]:
 
 def _losses(folder: Path) -> str:
     panels = []
-    for stage, figures in (("autoencoder", ("loss", "mse", "kl")), ("denoiser", ("loss",))):
+    for stage, figures in (("autoencoder", ("loss", "mse", "kl", "perplexity")), ("denoiser", ("loss",))):
         lines = read_metrics(folder / "metrics.jsonl", stage)
         for figure in figures:
             points = [(line["images"], line[figure]) for line in lines if figure in line]

@@ -36,8 +36,9 @@ __all__ = ["Interrupted", "Result", "Task", "train"]
 class Task(Protocol):
     """What the engine needs of a trainer.
 
-    A task may also have ``plot(folder, images)``, called every ``plot_every`` images with averaged weights, and
-    ``order(seed, epoch)``, whose slices are the rows of an epoch; by default it is a permutation of all rows.
+    A task may also have ``plot(folder, images)``, called every ``plot_every`` images with averaged weights,
+    ``order(seed, epoch)``, whose slices are the rows of an epoch, by default a permutation of all rows, and
+    ``after_step(finite)``, called after every step with a 0-d tensor that is 0 where the step was skipped.
     """
 
     rows: int
@@ -234,6 +235,7 @@ def train(
     sums: dict[str, Tensor] = {}
     order: dict[int, Any] = {}
     order_of = getattr(task, "order", lambda seed, e: torch.from_numpy(permutation(seed, e, task.rows)))
+    after_step = getattr(task, "after_step", lambda finite: None)
     begun, begun_seconds = time.monotonic(), state.seconds
     logged, logged_steps, logged_skipped = begun, 0, float(state.skipped)
     logged_images = state.images
@@ -317,6 +319,7 @@ def train(
             optimizer.grad_scale = (norm / clip).clamp(min=1.0)  # type: ignore[attr-defined]
             optimizer.found_inf = 1 - finite  # type: ignore[attr-defined]
             optimizer.step()
+            after_step(finite)
             with torch.no_grad():
                 # A skipped step is one that changed nothing: its weights are averaged like any others.
                 torch._foreach_lerp_(state.ema, state.parameters, 1 - min(ema, (1 + step) / (10 + step)))
