@@ -139,11 +139,12 @@ class Grain(nn.Module):
         maps = functional.interpolate(maps.float(), size=size, mode="bilinear", align_corners=False)
         return maps.unflatten(1, (SCALES, self.bands)).clamp(-9.0, 3.0)
 
-    def loss(self, residual: Tensor, maps: Tensor) -> Tensor:
-        """Negative log-likelihood of a residual ``(n, band, y, x)``, mean over scales and pixels."""
+    def loss(self, residual: Tensor, maps: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Negative log-likelihood of a residual ``(n, band, y, x)``, mean over scales and (valid) pixels."""
         log_sigma = self.log_sigma(maps, (residual.shape[-2], residual.shape[-1]))
-        w = starlet(residual.float())
-        return (log_sigma + 0.5 * (w * torch.exp(-log_sigma)).square()).mean()
+        w = starlet(residual.float() if valid is None else torch.where(valid, residual.float(), 0.0))
+        nll = log_sigma + 0.5 * (w * torch.exp(-log_sigma)).square()
+        return nll.mean() if valid is None else nll.mean(dim=1)[valid].sum() / valid.sum().clamp_min(1)
 
     def levels(self, residual: Tensor, log_sigma: Tensor) -> Tensor:
         """Log noise level of every image relative to its maps, ``(n, scale * band)``: a median over its parts."""

@@ -50,6 +50,10 @@ class Decoded:
         scatter = normal(seed, "grain level", index, (SCALES * bands,), device=self.mean.device)
         return self.mean + self.grain(self.mean, self.maps, white, scatter)
 
+    def detach(self) -> Decoded:
+        """Return the same without a graph."""
+        return Decoded(self.mean.detach(), self.maps.detach(), self.grain)
+
 
 class Autoencoder(nn.Module):
     """Kullback-Leibler autoencoder (Rombach et al. 2022, arXiv:2112.10752, Section 3.1) for N-band float images.

@@ -194,7 +194,8 @@ def _compute(folder: Path) -> list[dict[str, Any]]:
     for path in sorted((folder / "stages").glob("*.json"), key=lambda p: p.stat().st_mtime):
         if path.name.endswith(".begun.json"):
             continue
-        last: Sequence[dict[str, Any]] = read_metrics(folder / "metrics.jsonl", path.stem)[-1:]
+        lines = read_metrics(folder / "metrics.jsonl", path.stem)
+        last: Sequence[dict[str, Any]] = [line for line in lines if "images_per_second" in line][-1:]
         row = {"stage": path.stem, "seconds": _json(path).get("seconds")}
         for key in ("images", "images_per_second", "skipped_steps"):
             row[key] = last[0].get(key) if last else None

@@ -14,8 +14,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +28,8 @@ from galdiff.progress import stage_progress
 from galdiff.randomness import permutation
 from galdiff.training.checkpoint import fault, load_latest, save_checkpoint
 from galdiff.training.log import append_metrics, rewind_metrics
+from galdiff.training.rate import rate_factor
+from galdiff.training.signals import Interrupted, signals
 
 __all__ = ["Interrupted", "Result", "Task", "train"]
 
@@ -36,8 +37,11 @@ __all__ = ["Interrupted", "Result", "Task", "train"]
 class Task(Protocol):
     """What the engine needs of a trainer.
 
-    A task may also have ``plot(folder, images)``, called every ``plot_every`` images with averaged weights, and
-    ``order(seed, epoch)``, whose slices are the rows of an epoch; by default it is a permutation of all rows.
+    A task may also have, called with averaged weights, ``plot(folder, images)``, every ``plot_every`` images, which may
+    return figures to log, and ``validate()``, every ``validate_every`` images, which returns figures, ``loss`` among
+    them, of what is not trained on; ``order(seed, epoch)``, whose slices are the rows of an epoch, by default a
+    permutation of all rows; and ``parts()``, modules that together are the model, each with the factor of its learning
+    rate, whose gradients are clipped apart: what pulls at one of two adversaries must not slow the other.
     """
 
     rows: int
@@ -54,10 +58,6 @@ class Task(Protocol):
         """
 
 
-class Interrupted(SystemExit):
-    """A signal asked to stop; a checkpoint was saved. Exit code 75 (try again), 130 for a keyboard interrupt."""
-
-
 @dataclass(frozen=True)
 class Result:
     """What a training gave.
@@ -68,76 +68,72 @@ class Result:
         Averaged weights and the buffers: a state dict of the model.
     images, seconds, skipped_steps
         Totals over all sessions.
+    best_state : dict, optional
+        The averaged weights of the least validation loss.
+    best_images : int, optional
+        When that was.
     """
 
     ema_state: dict[str, Tensor]
     images: int
     seconds: float
     skipped_steps: int
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect signals that ask to stop; the handler sets a flag and nothing else."""
-    caught: list[int] = []
-    old = {}
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        try:
-            old[number] = signal.signal(number, lambda number, _: caught.append(number))
-        except ValueError:  # not the main thread: its owner handles signals
-            break
-    try:
-        yield caught
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
-def _rate(progress: float, images: int, warmup: int, decay: str, start: float) -> float:
-    """Factor of the learning rate at a progress in [0, 1]."""
-    factor = min(1.0, (images + 1) / warmup) if warmup else 1.0
-    if decay == "cosine":
-        factor *= 0.5 * (1 + math.cos(math.pi * progress))
-    elif decay == "linear":
-        factor *= min(1.0, (1 - progress) / (1 - start))
-    return factor
+    best_state: dict[str, Tensor] | None = None
+    best_images: int | None = None
 
 
 class _State:
     """Everything that a checkpoint holds."""
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        self.model, self.optimizer = model, optimizer
+    def __init__(self, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
+        self.model = model
+        self.moments = {p: o.state for o in optimizers for group in o.param_groups for p in group["params"]}
         self.parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         self.names = [name for name, p in model.named_parameters() if p.requires_grad]
         self.ema = [p.detach().clone() for p in self.parameters]
         self.images, self.seconds = 0, 0.0
         self.skipped = torch.zeros((), device=self.parameters[0].device)
         self.skipped_in_a_row = torch.zeros_like(self.skipped)
+        self.best: list[Tensor] = []
+        self.judged: dict[str, Any] = {"best_loss": None, "best_images": None, "worse_in_a_row": 0}
+
+    def judge(self, loss: float) -> None:
+        """Keep the averages if their validation loss is the least so far."""
+        if not math.isfinite(loss) or (self.best and loss >= self.judged["best_loss"]):
+            self.judged["worse_in_a_row"] += 1
+            return
+        self.best = [average.clone() for average in self.ema]
+        self.judged = {"best_loss": loss, "best_images": self.images, "worse_in_a_row": 0}
 
     def tensors(self) -> dict[str, Tensor]:
         out = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         for name, p, average in zip(self.names, self.parameters, self.ema, strict=True):
             out[f"ema.{name}"] = average
-            for key, value in self.optimizer.state[p].items():
+            for key, value in self.moments[p][p].items():
                 out[f"optimizer.{key}.{name}"] = value
+        out |= {f"best.{name}": average for name, average in zip(self.names, self.best, strict=False)}
         return {**out, "skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
 
     def load(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         for name, p, average in zip(self.names, self.parameters, self.ema, strict=True):
             average.copy_(tensors[f"ema.{name}"])
+            if f"best.{name}" in tensors:
+                self.best.append(torch.empty_like(average).copy_(tensors[f"best.{name}"]))
             for key in ("step", "exp_avg", "exp_avg_sq"):
+                if f"optimizer.{key}.{name}" not in tensors:  # its part had not begun
+                    continue
                 value = tensors[f"optimizer.{key}.{name}"].to(p.device)
                 if key != "step":
                     value = value.contiguous(memory_format=_format(p))
-                self.optimizer.state[p][key] = value
+                self.moments[p][p][key] = value
+        self.judged = meta.get("judged", self.judged)
         self.skipped.copy_(tensors["skipped"])
         self.skipped_in_a_row.copy_(tensors["skipped_in_a_row"])
         self.images, self.seconds = meta["images"], meta["seconds"]
 
-    def ema_state(self) -> dict[str, Tensor]:
-        averaged = dict(zip(self.names, self.ema, strict=True))
+    def averaged(self, averages: list[Tensor]) -> dict[str, Tensor]:
+        averaged = dict(zip(self.names, averages, strict=True))
         return {k: averaged.get(k, v).detach().clone() for k, v in self.model.state_dict().items()}
 
 
@@ -163,6 +159,8 @@ def train(
     ema: float = 0.999,
     save_every: int = 20_000,
     plot_every: int | None = None,
+    validate_every: int | None = None,
+    early_stopping: int | None = None,
     budget: float | None = None,
     device: torch.device | str = "cpu",
     metrics: Path | None = None,
@@ -194,8 +192,10 @@ def train(
         AdamW's, and the largest norm of the gradient.
     ema : float
         Decay of the weight average, warmed up as ``min(ema, (1 + k) / (10 + k))`` at step k.
-    save_every, plot_every : int
-        Images between checkpoints and between pictures.
+    save_every, plot_every, validate_every : int
+        Images between checkpoints, between pictures and between validations, of a task that has them.
+    early_stopping : int, optional
+        Validations in a row without a smaller loss that end the training.
     budget : float, optional
         Seconds of training to spend instead of ``images``, over all sessions; exempt from bit-equality.
     device : torch.device
@@ -220,14 +220,10 @@ def train(
     if device.type == "cpu":
         keep_freed_memory()
     model = task.model.train()
-    optimizer = torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad],
-        learning_rate,
-        betas=betas,
-        weight_decay=weight_decay,
-        fused=True,
-    )
-    state = _State(model, optimizer)
+    parts = getattr(task, "parts", lambda: [(model, 1.0)])()
+    trained = [[p for p in part.parameters() if p.requires_grad] for part, _ in parts]
+    optimizers = [torch.optim.AdamW(p, 1.0, betas=betas, weight_decay=weight_decay, fused=True) for p in trained]
+    state = _State(model, [*optimizers])
     found = load_latest(folder)
     if found:
         state.load(*found)
@@ -247,6 +243,8 @@ def train(
         return min(1.0, elapsed() / budget if budget else state.images / images)
 
     def spent() -> bool:
+        if early_stopping and state.judged["worse_in_a_row"] >= early_stopping:
+            return True
         return state.images >= images if budget is None else elapsed() >= budget
 
     def rows_at(positions: range) -> Tensor:
@@ -260,7 +258,8 @@ def train(
 
     def save() -> None:
         state.seconds = elapsed()
-        save_checkpoint(folder, state.images, state.tensors(), {"seconds": state.seconds, "stage": stage})
+        meta = {"seconds": state.seconds, "stage": stage, **({"judged": state.judged} if state.best else {})}
+        save_checkpoint(folder, state.images, state.tensors(), meta)
 
     def log(*, last: bool) -> None:
         nonlocal logged, logged_steps, logged_skipped, logged_images
@@ -271,7 +270,7 @@ def train(
             "stage": stage,
             "images": state.images,
             **figures,
-            "learning_rate": optimizer.param_groups[0]["lr"],
+            "learning_rate": optimizers[0].param_groups[0]["lr"],
             "images_per_second": round((state.images - logged_images) / max(1e-9, now - logged), 2),
             "seconds": round(elapsed(), 3),
             "skipped_steps": int(skipped),
@@ -287,37 +286,44 @@ def train(
         sums.clear()
         logged, logged_steps, logged_skipped, logged_images = time.monotonic(), 0, skipped, state.images
 
-    def plot() -> None:
-        draw = getattr(task, "plot", None)
-        if draw is None:
-            return
+    def note(look: Callable[..., Mapping[str, Any] | None], *arguments: Any, prefix: str = "") -> dict[str, Any]:
+        """Log what a look at the averaged weights finds."""
         own = [p.detach().clone() for p in state.parameters]
         with torch.no_grad():
             torch._foreach_copy_(state.parameters, state.ema)
             model.eval()
-            draw(folder, state.images)
+            found = {f"{prefix}{name}": value for name, value in (look(*arguments) or {}).items()}
             model.train()
             torch._foreach_copy_(state.parameters, own)
+        if metrics and found:
+            append_metrics(metrics, {"stage": stage, "images": state.images, **found})
+        return found
 
-    with stage_progress(stage, total=images, unit="images", done=state.images) as bar, _signals() as caught:
+    plot, validate = getattr(task, "plot", None), getattr(task, "validate", None)
+
+    with stage_progress(stage, total=images, unit="images", done=state.images) as bar, signals() as caught:
         finished = spent()
         while not finished:
             size = batch if budget else min(batch, images - state.images)
             positions = range(state.images, state.images + size)
             step = state.images // batch
-            factor = _rate(progress(), state.images, warmup_images, decay, decay_start)
-            optimizer.param_groups[0]["lr"] = learning_rate * factor
+            factor = rate_factor(progress(), state.images, warmup_images, decay, decay_start)
+            for optimizer, (_, share) in zip(optimizers, parts, strict=True):
+                optimizer.param_groups[0]["lr"] = learning_rate * factor * share
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 loss, figures = task.loss(rows_at(positions), positions)
-            optimizer.zero_grad(set_to_none=True)
+            for optimizer in optimizers:
+                optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            grads = [p.grad for p in state.parameters if p.grad is not None]
-            norm = torch.nn.utils.get_total_norm(grads, foreach=True)
-            finite = torch.isfinite(norm).float()
-            # Clipped by the optimizer itself, which divides by the scale in the pass that it makes anyway.
-            optimizer.grad_scale = (norm / clip).clamp(min=1.0)  # type: ignore[attr-defined]
-            optimizer.found_inf = 1 - finite  # type: ignore[attr-defined]
-            optimizer.step()
+            grads = [[p.grad for p in part if p.grad is not None] for part in trained]
+            norms = [torch.nn.utils.get_total_norm(part, foreach=True) for part in grads if part]
+            finite = torch.isfinite(torch.stack(norms)).all().float()
+            begun_parts = [optimizer for optimizer, part in zip(optimizers, grads, strict=True) if part]
+            for optimizer, norm in zip(begun_parts, norms, strict=True):
+                # Clipped by the optimizer itself, which divides by the scale in the pass that it makes anyway.
+                optimizer.grad_scale = (norm / clip).clamp(min=1.0)  # type: ignore[attr-defined]
+                optimizer.found_inf = 1 - finite  # type: ignore[attr-defined]
+                optimizer.step()
             with torch.no_grad():
                 # A skipped step is one that changed nothing: its weights are averaged like any others.
                 torch._foreach_lerp_(state.ema, state.parameters, 1 - min(ema, (1 + step) / (10 + step)))
@@ -332,13 +338,17 @@ def train(
                 bar.total = round(state.images / progress())  # what the time will come to at the rate so far
             bar.update(size)
             finished = spent()  # once a step: what ends the loop is what is logged and saved as its end
+            if validate and validate_every and (before // validate_every < state.images // validate_every or finished):
+                state.judge(note(validate, prefix="validation_")["validation_loss"])
+                finished = finished or spent()
             if time.monotonic() - logged >= log_every or finished:
                 log(last=finished)
-            if plot_every and (before // plot_every < state.images // plot_every or finished):
-                plot()
+            if plot and plot_every and (before // plot_every < state.images // plot_every or finished):
+                note(plot, folder, state.images)
             if before // save_every < state.images // save_every or finished or caught:
                 save()
             if caught and not finished:
                 raise Interrupted(130 if caught[0] == signal.SIGINT else 75)
     model.eval()
-    return Result(state.ema_state(), state.images, state.seconds, int(state.skipped))
+    best = (state.averaged(state.best), state.judged["best_images"]) if state.best else (None, None)
+    return Result(state.averaged(state.ema), state.images, state.seconds, int(state.skipped), *best)
