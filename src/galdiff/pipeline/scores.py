@@ -19,6 +19,7 @@ from galdiff.latents import CutoutStore
 from galdiff.metrics import PROTOCOL, morphology
 from galdiff.model import DiffusionModel
 from galdiff.pipeline.evaluation import Figure, evaluate
+from galdiff.pipeline.reconstruction import reconstruction_scores
 from galdiff.pipeline.samples import held_out_rows
 from galdiff.progress import stage_progress
 from galdiff.randomness import Draws
@@ -67,7 +68,11 @@ def write_scores(
         if classifier:
             figures += _class_figures(model, cutouts, train, train_rows, real, held_out, samples, seed)
         bar.update(1)
-        curves = result.curves.merge(_pictures(model, real)).merge(_noise_levels(model, cutouts, seed))
+        kept, kept_curves = reconstruction_scores(model, real, seed=seed, draws=draws)
+        figures += kept
+        curves = (
+            result.curves.merge(kept_curves).merge(_pictures(model, real)).merge(_noise_levels(model, cutouts, seed))
+        )
         unfinished, path = folder / "evaluation.unfinished", folder / "evaluation.zarr"
         for old in (unfinished, path):
             shutil.rmtree(old, ignore_errors=True)

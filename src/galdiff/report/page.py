@@ -15,6 +15,7 @@ import xarray as xr
 
 from galdiff.atomic import write_text
 from galdiff.report.plots import COLORS, curves, grid, png, render
+from galdiff.report.reconstruction import reconstruction_curves
 from galdiff.training.log import read_metrics
 
 __all__ = ["write_report"]
@@ -45,6 +46,7 @@ def write_report(folder: str | Path) -> Path:
         "versions": evaluation.get("versions", {}),
         "asks": _grids(folder, unit),
         "reconstructions": _reconstructions(data, unit),
+        "kept": reconstruction_curves(data),
         "losses": _losses(folder),
         "levels": _levels(data, unit),
         "curves": _curves(data, unit),
