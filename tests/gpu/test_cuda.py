@@ -173,7 +173,7 @@ class TestTraining:
 
     def test_no_step_waits_for_the_device(self, tmp_path):
         task = autoencoder_task("cuda")
-        task.pixels = task.pixels.cuda()
+        task.cutouts = task.cutouts.to(torch.device("cuda"))
         loss, steps = task.loss, 0
 
         def watched(rows, positions):

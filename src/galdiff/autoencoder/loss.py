@@ -177,7 +177,8 @@ class AutoencoderLoss:
         if discriminator is not None and draws.positions.stop > self.adversarial_start:
             # The noise is drawn with what the noise model says now, and is not trained by it: what the sky hides in
             # the real image is hidden here too, and the mean image is not made to imitate noise that is drawn anyway.
-            noisy = decoded.detach().sample(draws.seed, torch.as_tensor(draws.positions, device=x.device))
+            index = torch.arange(draws.positions.start, draws.positions.stop, device=x.device)
+            noisy = decoded.detach().sample(draws.seed, index)
             made = decoded.mean + (noisy - decoded.mean.detach())
             made = made if valid is None else torch.where(valid, made, x)
             terms = adversarial_terms(discriminator, x, made, reconstruction, autoencoder.decoder.last_weight)
