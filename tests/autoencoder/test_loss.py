@@ -135,7 +135,9 @@ class TestDivergence:
 
     def test_channels_above_are_pressed_as_before(self):
         posterior = LatentPosterior(images() + 3, 0.1 * images(seed=7))
-        assert number(AutoencoderLoss(free_bits=0.5)._divergence(posterior)) == pytest.approx(number(posterior.kl().mean()))
+        assert number(AutoencoderLoss(free_bits=0.5)._divergence(posterior)) == pytest.approx(
+            number(posterior.kl().mean())
+        )
 
     def test_warm_up_is_linear_in_the_position(self, model):
         x, values = images(), {}
@@ -216,7 +218,9 @@ class TestAdversary:
             discriminator(images())
         for layer in discriminator.modules():
             if isinstance(layer, nn.Conv2d):
-                assert float(torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)) == pytest.approx(1, abs=0.02)
+                assert float(torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)) == pytest.approx(
+                    1, abs=0.02
+                )
 
     def test_hinge(self):
         assert hinge_loss(torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.0])) == pytest.approx(0.5 * (0.25 + 0.5))
