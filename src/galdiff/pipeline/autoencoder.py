@@ -23,7 +23,8 @@ from galdiff.training import train
 __all__ = ["AutoencoderTask", "Cutouts", "train_autoencoder"]
 
 _BATCH = 64
-_CALIBRATED_ON_THE_WAY, _CALIBRATE_EVERY = 256, 4096  # images
+_CALIBRATED, _CALIBRATED_ON_THE_WAY = 512, 64
+_CALIBRATE_EVERY = 1024  # images, while there is an adversary
 _DIAGNOSED = 256
 _DISCRIMINATOR_RATE = 0.1  # of the autoencoder's, which is high for an adversary
 _VALIDATION = 512
@@ -104,7 +105,8 @@ class AutoencoderTask:
         """Return the loss of the training rows at the global sample positions, with its terms."""
         since = [p - self.objective.adversarial_start for p in positions]
         if self.discriminator is not None and any(p >= 0 and p % _CALIBRATE_EVERY == 0 for p in since):
-            self.calibrate(_CALIBRATED_ON_THE_WAY)  # the adversary is shown images with their noise
+            # The adversary is shown images with their noise.
+            self.calibrate(_CALIBRATED_ON_THE_WAY, by_content=False)
         batch = self.cutouts.take(rows, self.device)
         return self._judge(self.objective, batch, self.draws.at(positions), self.discriminator)
 
@@ -142,14 +144,14 @@ class AutoencoderTask:
         return diagnose(self.autoencoder, x, folder, images, image_format=self.format, discriminator=adversary)
 
     @torch.no_grad()
-    def calibrate(self, count: int = 512) -> None:
+    def calibrate(self, count: int = _CALIBRATED, *, by_content: bool = True) -> None:
         """Fit the noise model's gains and band correlation to training residuals, in closed form."""
         batch = self.cutouts.take(torch.arange(min(count, self.rows)), self.device)
         x = self.format.stretch(batch.pixels)
         parts = [self.autoencoder.decode(self.autoencoder.encode(part).mean) for part in x.split(_BATCH)]
         mean, maps = torch.cat([p.mean for p in parts]), torch.cat([p.maps for p in parts])
         residual = x - mean if batch.valid is None else torch.where(batch.valid, x - mean, 0.0)
-        self.autoencoder.grain.calibrate(mean, residual, maps)
+        self.autoencoder.grain.calibrate(mean, residual, maps, by_content=by_content)
 
 
 def train_autoencoder(
