@@ -182,7 +182,7 @@ class TestTraining:
     @pytest.mark.parametrize("spec", CODERS, ids=lambda spec: spec["kind"])
     def test_no_step_waits_for_the_device(self, tmp_path, spec):
         task = autoencoder_task("cuda", spec)
-        task.pixels = task.pixels.cuda()
+        task.cutouts = task.cutouts.to(torch.device("cuda"))
         loss, steps = task.loss, 0
 
         def watched(rows, positions):

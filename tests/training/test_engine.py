@@ -256,13 +256,111 @@ class TestMetrics:
         ]
 
 
+def test_what_a_picture_tells_is_logged(tmp_path):
+    task = Toy()
+    task.plot = lambda folder, images: {"half": images / 2}
+    run(task, tmp_path, plot_every=32, metrics=tmp_path / "m.jsonl", stage="toy")
+    lines = [line for line in read_metrics(tmp_path / "m.jsonl") if "half" in line]
+    assert lines == [{"stage": "toy", "images": n, "half": n / 2} for n in (32, 64, 80)]
+
+
 def test_pictures_are_drawn_with_averaged_weights_that_do_not_stay(tmp_path):
     task, drawn = Toy(), []
     task.plot = lambda folder, images: drawn.append((images, flat(task.model.parameters()), task.model.training))
-    result = run(task, tmp_path, plot_every=32)
+    result = run(task, tmp_path, plot_every=32, metrics=tmp_path / "m.jsonl")
     assert [(images, training) for images, _, training in drawn] == [(32, False), (64, False), (80, False)]
     assert torch.equal(drawn[-1][1], flat(result.ema_state.values()))
     assert same(result.ema_state, run(Toy(), tmp_path / "without").ema_state)
+
+
+class TestValidation:
+    """Losses that a list dictates, validated every 16 of 80 images."""
+
+    def task(self, losses, hook=lambda step, loss: loss):
+        task, left = Toy(hook=hook), list(losses)
+        task.averages = []
+
+        def validate():
+            task.averages.append((flat(task.model.parameters()), task.model.training))
+            return {"loss": left.pop(0), "other": 1.0}
+
+        task.validate = validate
+        return task
+
+    def test_the_best_average_is_kept(self, tmp_path):
+        task = self.task([3.0, 1.0, float("nan"), 2.0, 1.0])
+        result = run(task, tmp_path, validate_every=16, metrics=tmp_path / "m.jsonl")
+        assert result.best_images == 32
+        assert torch.equal(flat(result.best_state.values()), task.averages[1][0])
+        assert not any(training for _, training in task.averages)
+        assert torch.equal(flat(result.ema_state.values()), task.averages[-1][0])
+        lines = [line for line in read_metrics(tmp_path / "m.jsonl") if "validation_loss" in line]
+        assert [line["images"] for line in lines] == [16, 32, 48, 64, 80]
+        assert {line["validation_other"] for line in lines} == {1.0}
+        assert same(result.ema_state, run(Toy(), tmp_path / "without").ema_state)
+        again = run(self.task([]), tmp_path, validate_every=16)
+        assert (again.best_images, same(again.best_state, result.best_state)) == (32, True)
+
+    def test_it_stops_early_and_stays_stopped(self, tmp_path):
+        task = self.task([3.0, 1.0, 2.0, 1.5])
+        result = run(task, tmp_path, validate_every=16, early_stopping=2)
+        assert (result.images, result.best_images, task.step) == (64, 32, 8)
+        again = self.task([])
+        assert run(again, tmp_path, validate_every=16, early_stopping=2).images == 64
+        assert again.step == 0
+
+    def test_patience_goes_on_after_a_stop(self, tmp_path):
+        def stop(step, loss):
+            if step == 6:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return loss
+
+        with pytest.raises(Interrupted):
+            run(self.task([3.0, 1.0, 2.0], stop), tmp_path, validate_every=16, early_stopping=2)
+        result = run(self.task([1.5, 0.5]), tmp_path, validate_every=16, early_stopping=2)
+        assert (result.images, result.best_images) == (64, 32)
+
+
+class TestParts:
+    def test_each_is_clipped_and_paced_for_itself(self, tmp_path):
+        """Against two optimizers in a plain loop; the second part has no gradient in the first five steps."""
+
+        class Two:
+            def __init__(self):
+                torch.manual_seed(1)
+                self.model = nn.ModuleList([nn.Linear(3, 2), nn.Linear(3, 2)])
+                self.rows, self.step = 16, 0
+
+            def parts(self):
+                return [(self.model[0], 1.0), (self.model[1], 0.1)]
+
+            def loss(self, rows, positions):
+                x = normal(0, "x", torch.as_tensor(positions), (3,))
+                loss = 100 * self.model[0](x).square().mean()
+                if positions.start >= 40:
+                    loss = loss + 0.01 * self.model[1](x).square().mean()
+                self.step += 1
+                return loss, {}
+
+        task, plain = Two(), Two()
+        interrupted = Two()
+        interrupted.plot = lambda folder, images: (_ for _ in ()).throw(KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):  # after the save at 24, before the second part has begun
+            run(interrupted, tmp_path, plot_every=32, decay="constant")
+        run(task, tmp_path, clip=1.0, decay="constant")
+        assert task.step == 7
+        optimizers = [
+            torch.optim.AdamW(part.parameters(), rate, betas=(0.9, 0.95), weight_decay=0.0)
+            for part, rate in zip(plain.model, (1e-2, 1e-3), strict=True)
+        ]
+        for step in range(10):
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            plain.loss(None, range(8 * step, 8 * step + 8))[0].backward()
+            for part, optimizer in zip(plain.model, optimizers, strict=True):
+                nn.utils.clip_grad_norm_(part.parameters(), 1.0)
+                optimizer.step()
+        torch.testing.assert_close(flat(task.model.parameters()), flat(plain.model.parameters()), rtol=0, atol=1e-6)
 
 
 def test_a_finished_training_returns_what_it_gave(tmp_path):

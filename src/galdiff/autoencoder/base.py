@@ -119,9 +119,15 @@ class SkyAutoencoder(Autoencoder):
     def decode(self, z: Tensor) -> DecodedSky:
         """Decode latents ``(n, channel, y, x)``."""
 
+    @property
+    @abstractmethod
+    def last_weight(self) -> Tensor:
+        """Weights of the layer that gives the mean image, where adversaries are weighed."""
+
     @torch.no_grad()
-    def calibrate(self, x: Tensor) -> None:
-        """Fit the noise model's gains and band correlation to stretched images, in closed form."""
+    def calibrate(self, x: Tensor, *, valid: Tensor | None = None, by_content: bool = True) -> None:
+        """Fit the noise model's gains and band correlation to (valid) pixels of stretched images, in closed form."""
         parts = [self.decode(self.encode(part).mean) for part in x.split(_BATCH)]
         mean, maps = torch.cat([p.mean for p in parts]), torch.cat([p.maps for p in parts])
-        self.grain.calibrate(mean, x - mean, maps)
+        residual = x - mean if valid is None else torch.where(valid, x - mean, 0.0)
+        self.grain.calibrate(mean, residual, maps, by_content=by_content)

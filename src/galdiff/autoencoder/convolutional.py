@@ -64,3 +64,8 @@ class ConvolutionalAutoencoder(SkyAutoencoder):
         """Decode latents ``(n, channel, y, x)``."""
         mean, maps = self.decoder(z)
         return DecodedSky(mean, maps, self.grain)
+
+    @property
+    def last_weight(self) -> Tensor:
+        """Weights of the layer that gives the mean image."""
+        return self.decoder.last_weight

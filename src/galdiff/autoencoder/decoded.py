@@ -52,3 +52,7 @@ class DecodedSky(Decoded):
         white = normal(seed, "grain", index, (SCALES * bands, h, w), device=self.mean.device)
         scatter = normal(seed, "grain level", index, (SCALES * bands,), device=self.mean.device)
         return self.mean + self.grain(self.mean, self.maps, white, scatter)
+
+    def detach(self) -> DecodedSky:
+        """Return the same without a graph."""
+        return DecodedSky(self.mean.detach(), self.maps.detach(), self.grain)

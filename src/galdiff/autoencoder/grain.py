@@ -139,11 +139,12 @@ class Grain(nn.Module):
         maps = functional.interpolate(maps.float(), size=size, mode="bilinear", align_corners=False)
         return maps.unflatten(1, (SCALES, self.bands)).clamp(-9.0, 3.0)
 
-    def loss(self, residual: Tensor, maps: Tensor) -> Tensor:
-        """Negative log-likelihood of a residual ``(n, band, y, x)``, mean over scales and pixels."""
+    def loss(self, residual: Tensor, maps: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Negative log-likelihood of a residual ``(n, band, y, x)``, mean over scales and (valid) pixels."""
         log_sigma = self.log_sigma(maps, (residual.shape[-2], residual.shape[-1]))
-        w = starlet(residual.float())
-        return (log_sigma + 0.5 * (w * torch.exp(-log_sigma)).square()).mean()
+        w = starlet(residual.float() if valid is None else torch.where(valid, residual.float(), 0.0))
+        nll = log_sigma + 0.5 * (w * torch.exp(-log_sigma)).square()
+        return nll.mean() if valid is None else nll.mean(dim=1)[valid].sum() / valid.sum().clamp_min(1)
 
     def levels(self, residual: Tensor, log_sigma: Tensor) -> Tensor:
         """Log noise level of every image relative to its maps, ``(n, scale * band)``: a median over its parts."""
@@ -152,7 +153,7 @@ class Grain(nn.Module):
         return 0.5 * torch.log(parts.median(dim=2).values + 1e-12)
 
     @torch.no_grad()
-    def calibrate(self, mean: Tensor, residual: Tensor, maps: Tensor) -> None:
+    def calibrate(self, mean: Tensor, residual: Tensor, maps: Tensor, *, by_content: bool = True) -> None:
         """Measure what a draw needs on reconstructions of real images, in closed form.
 
         Parameters
@@ -161,6 +162,9 @@ class Grain(nn.Module):
             Decoded means and what they leave, ``(n, band, y, x)``, some hundreds of images.
         maps : Tensor
             The decoder's maps of the same images.
+        by_content : bool
+            Let an image's level depend on what the decoder says of it. The dependence holds for the decoder that it was
+            measured with; one that is still being trained gives levels their mean and scatter alone.
         """
         size = (residual.shape[-2], residual.shape[-1])
         log_sigma = self.log_sigma(maps, size)
@@ -181,7 +185,7 @@ class Grain(nn.Module):
         # The levels' dependence on what the decoder says, and their scatter about it, moved until draws have both. A
         # few rounds do: it is octaves leaking into each other that a single one would leave.
         known = self._summary(mean, log_sigma).double()
-        if len(known) < _ROWS_A_REGRESSOR * known.shape[1]:
+        if not by_content or len(known) < _ROWS_A_REGRESSOR * known.shape[1]:
             known[:, 1:] = 0.0
         solve = torch.linalg.pinv(known)
         index, channels = torch.arange(len(mean)), SCALES * self.bands

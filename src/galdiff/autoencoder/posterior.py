@@ -36,4 +36,8 @@ class LatentPosterior:
 
     def kl(self) -> Tensor:
         """Divergence from the unit normal, nats per latent element, ``(n,)`` (Kingma & Welling 2014, Appendix B)."""
-        return 0.5 * (self.mean.square() + self.log_var.exp() - 1 - self.log_var).flatten(1).mean(1)
+        return self.kl_elements().flatten(1).mean(1)
+
+    def kl_elements(self) -> Tensor:
+        """Divergence from the unit normal of every latent element [nats], ``(n, channel, y, x)``."""
+        return 0.5 * (self.mean.square() + self.log_var.exp() - 1 - self.log_var)

@@ -96,6 +96,13 @@ class PretrainedAutoencoder(SkyAutoencoder):
         mean = self.decoder(self.post_quant_conv(z * self.spread + self.center))
         return DecodedSky(mean, mean.new_zeros(len(mean), SCALES * self.bands, 1, 1), self.grain)
 
+    @property
+    def last_weight(self) -> Tensor:
+        """Weights of the layer that gives the mean image."""
+        weight = self.decoder.conv_out.weight
+        assert isinstance(weight, Tensor)
+        return weight
+
 
 def find_pretrained(folder: str | Path, bands: int) -> tuple[Path, dict[str, Any]]:
     """Find the model in a folder of diffusers, and check that it can be used.

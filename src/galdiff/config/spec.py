@@ -162,8 +162,40 @@ class AutoencoderSpec(_TrainingSpec):
     kl: NonNegative = Field(default=1.0e-3, description="Weight of the divergence from the unit normal.")
     gradient: NonNegative = Field(default=0.5, description="Weight of the gradient term.")
     grain: NonNegative = Field(default=0.03, description="Weight of the noise model's likelihood.")
+    pixel: Literal["l1", "l2", "huber"] = Field(default="l1", description="What a pixel's difference costs.")
+    kl_warmup_images: CountOrZero = Field(default=0, description="Grow the divergence's weight from zero [images].")
+    free_bits: NonNegative = Field(
+        default=0.0, description="Divergence that costs a latent channel nothing [nats per element]."
+    )
+    chi2: NonNegative = Field(
+        default=0.0, description="Weight of the squared differences over the variance of the pixels' noise."
+    )
+    dihedral: Flag = Field(default=True, description="Teach that a turned latent is a turned image.")
+    scale_equivariance: NonNegative = Field(
+        default=0.0, description="Weight of the images of half the side, decoded from latents of half the side."
+    )
+    adversarial: NonNegative = Field(
+        default=0.0, description="Weight of a discriminator's judgment, times the ratio of gradients; 0: there is none."
+    )
+    adversarial_start: CountOrZero = Field(default=0, description="Images before the discriminator comes in.")
+    discriminator_width: Count = Field(default=32, description="Channels of the discriminator's first layer.")
     images: Count = Field(default=100_000, description="Length of the training [images seen].")
     learning_rate: Positive = Field(default=3.0e-3, description="Peak rate of AdamW.")
+    validate_every: Count = Field(default=20_000, description="Images between validations, if there is a split for it.")
+    early_stopping: Count | None = Field(
+        default=None, description="End after so many validations in a row without a smaller loss."
+    )
+    keep: Literal["last", "best"] = Field(
+        default="last", description="Which weights become the autoencoder; best: of the least validation loss."
+    )
+
+    @model_validator(mode="after")
+    def _adversary_is_there(self) -> AutoencoderSpec:
+        names = ("adversarial_start", "discriminator_width")
+        stray = [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
+        if stray and not self.adversarial:
+            raise section_error(*(((name,), "says nothing where adversarial is 0") for name in stray))
+        return self
 
     @model_validator(mode="after")
     def _keys_belong(self) -> AutoencoderSpec:
@@ -177,6 +209,7 @@ class AutoencoderSpec(_TrainingSpec):
         return self
 
     def settings(self) -> dict[str, Any]:
+<<<<<<< HEAD
         """Return plain arguments: ``model``, ``loss`` and ``training``.
 
         What is as it always was before there was a choice is left out, so that runs of then go on.
@@ -188,6 +221,26 @@ class AutoencoderSpec(_TrainingSpec):
             "model": {**self.model_dump(mode="json", include={"factor", "width", "blocks", *own}), **chosen},
             "loss": loss if self.kind == "kl" else {**loss, "kl": 0.0},
             "training": self.training(),
+=======
+        """Return plain arguments: ``model``, ``loss``, ``training`` and, where they are not the usual, more.
+
+        What came later is named only where it is not the default, so that the records of earlier runs stay true.
+        """
+        options = {"pixel", "kl_warmup_images", "free_bits", "chi2", "dihedral", "scale_equivariance"}
+        options |= {"adversarial", "adversarial_start"}
+        loss = self.model_dump(include=options, exclude_defaults=True)
+        more: dict[str, Any] = {} if self.keep == "last" else {"keep": self.keep}
+        if self.adversarial:
+            more["discriminator"] = {"width": self.discriminator_width}
+        training = {**self.training(), "validate_every": self.validate_every}
+        if self.early_stopping:
+            training["early_stopping"] = self.early_stopping
+        return {
+            "model": self.model_dump(include={"factor", "channels", "width", "blocks"}),
+            "loss": self.model_dump(include={"kl", "gradient", "grain"}) | loss,
+            "training": training,
+            **more,
+>>>>>>> losses
         }
 
 
@@ -334,6 +387,9 @@ class RunSpec(Section):
         data = info.data.get("data")
         if data is not None and isinstance(autoencoder, AutoencoderSpec) and data.size % autoencoder.factor:
             raise section_error((("factor",), f"{autoencoder.factor} does not divide data.size, {data.size}"))
+        if data is not None and autoencoder.scale_equivariance and data.size % (2 * autoencoder.factor):
+            problem = f"halves latents of {data.size // autoencoder.factor} pixels: the side should be even"
+            raise section_error((("scale_equivariance",), problem))
         return autoencoder
 
     @field_validator("sampling")

@@ -23,6 +23,7 @@ from galdiff.metrics.outofcore import features_of, moments_of
 from galdiff.metrics.overlap import annulus_weights
 from galdiff.metrics.physical import FEATURES, PROTOCOL, SHAPE, SKY, physical_features, physical_morphology
 from galdiff.metrics.profiles import radial_profile, stacked_profile
+from galdiff.metrics.reconstruction import bias_and_scatter, peak_signal_to_noise, reconstruction, structural_similarity
 from galdiff.metrics.recovery import recovery
 from galdiff.metrics.rendering import Rendering, lupton_rgb
 from galdiff.metrics.residuals import residual
@@ -59,6 +60,7 @@ __all__ = [
     "auc",
     "authentic_share",
     "balanced_accuracy",
+    "bias_and_scatter",
     "calibration_error",
     "calibration_floor",
     "class_distances",
@@ -80,12 +82,14 @@ __all__ = [
     "morphology",
     "morphology_exact",
     "nearest_neighbours",
+    "peak_signal_to_noise",
     "physical_features",
     "physical_morphology",
     "polynomial_kernel",
     "power_spectrum",
     "precision_recall",
     "radial_profile",
+    "reconstruction",
     "recovery",
     "residual",
     "segment",
@@ -94,6 +98,7 @@ __all__ = [
     "squared_mmd",
     "stacked_profile",
     "statistic_distances",
+    "structural_similarity",
     "two_sample_test",
     "vote_calibration",
     "wasserstein_distance",

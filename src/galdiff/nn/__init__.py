@@ -6,6 +6,7 @@ from galdiff.errors import CheckpointError
 from galdiff.nn.coder import Decoder, Encoder
 from galdiff.nn.conditioning import ConditionEmbedding
 from galdiff.nn.dihedral import dihedral, is_reflection
+from galdiff.nn.discriminator import PatchDiscriminator
 from galdiff.nn.dit import DiT
 from galdiff.nn.edm2 import EDM2UNet
 from galdiff.nn.unet import UNet
@@ -17,6 +18,7 @@ __all__ = [
     "DiT",
     "EDM2UNet",
     "Encoder",
+    "PatchDiscriminator",
     "UNet",
     "build_backbone",
     "dihedral",

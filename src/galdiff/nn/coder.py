@@ -187,6 +187,13 @@ class Decoder(nn.Module):
         self.extra = nn.Conv2d(width, extra, 1)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    @property
+    def last_weight(self) -> Tensor:
+        """Weights of the layer that gives the image."""
+        weight = self.image[0].weight
+        assert isinstance(weight, Tensor)
+        return weight
+
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Map ``(n, channels, h, w)`` to the image and the extra maps ``(n, extra, y / stem, x / stem)``."""
         y = self.layers(z)

@@ -280,5 +280,10 @@ def _known(stages: Sequence[str]) -> list[str]:
 
 def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out how often a training saves and draws, how it reads, and what an earlier stage already depends on."""
-    training = {k: v for k, v in settings["training"].items() if k not in ("save_every", "plot_every")}
+    often = ("save_every", "plot_every") + (() if _validation_decides(settings) else ("validate_every",))
+    training = {k: v for k, v in settings["training"].items() if k not in often}
     return {k: v for k, v in settings.items() if k not in ("reader", "views")} | {"training": training}
+
+
+def _validation_decides(settings: Mapping[str, Any]) -> bool:
+    return settings.get("keep", "last") == "best" or "early_stopping" in settings["training"]

@@ -23,6 +23,7 @@ from galdiff.latents import CutoutStore
 from galdiff.metrics import PROTOCOL, feature_space, judge, physical_morphology
 from galdiff.model import DiffusionModel
 from galdiff.pipeline.evaluation import Figure, evaluate
+from galdiff.pipeline.reconstruction import reconstruction_scores
 from galdiff.pipeline.samples import held_out_rows
 from galdiff.pipeline.sets import Evaluation, bootstrap
 from galdiff.progress import stage_progress
@@ -82,7 +83,10 @@ def write_scores(
         if classifier:
             figures += _class_figures(model, cutouts, train, train_rows, real, held_out, samples, seed)
         bar.update(1)
-        curves = result.curves.merge(_pictures(model, real)).merge(_noise_levels(model, cutouts, seed))
+        kept, kept_curves = reconstruction_scores(model, real, seed=seed, draws=draws)
+        figures += kept
+        curves = result.curves.merge(kept_curves).merge(_pictures(model, real))
+        curves = curves.merge(_noise_levels(model, cutouts, seed))
         notes = {"unit": model.format.unit, "real": digest(real), "features": [space.record() for space in spaces]}
         write_evaluation(folder, Evaluation(figures, curves), start=start, **notes)
         bar.update(1)

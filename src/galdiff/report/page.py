@@ -16,6 +16,7 @@ import xarray as xr
 from galdiff.atomic import write_text
 from galdiff.metrics.figure import RULE, Figure, judge
 from galdiff.report.plots import COLORS, curves, grid, png, render
+from galdiff.report.reconstruction import reconstruction_curves
 from galdiff.report.verdicts import SIGNS, number, plain_name
 from galdiff.training.log import read_metrics
 
@@ -54,6 +55,7 @@ def write_report(folder: str | Path) -> Path:
         "versions": evaluation.get("versions", {}),
         "asks": _grids(folder, unit) or _examples(data, unit),
         "reconstructions": _reconstructions(data, unit),
+        "kept": reconstruction_curves(data),
         "losses": _losses(folder),
         "levels": _levels(data, unit),
         "curves": _curves(data, unit),
@@ -238,7 +240,8 @@ def _compute(folder: Path) -> list[dict[str, Any]]:
     for path in sorted((folder / "stages").glob("*.json"), key=lambda p: p.stat().st_mtime):
         if path.name.endswith(".begun.json"):
             continue
-        last: Sequence[dict[str, Any]] = read_metrics(folder / "metrics.jsonl", path.stem)[-1:]
+        lines = read_metrics(folder / "metrics.jsonl", path.stem)
+        last: Sequence[dict[str, Any]] = [line for line in lines if "images_per_second" in line][-1:]
         row = {"stage": path.stem, "seconds": load_json(path).get("seconds")}
         for key in ("images", "images_per_second", "skipped_steps"):
             row[key] = last[0].get(key) if last else None

@@ -61,8 +61,9 @@ def curves(panels: Sequence[Mapping[str, Any]], *, columns: int = 3, size: tuple
     Parameters
     ----------
     panels : sequence of mapping
-        Each with ``title``, ``xlabel``, ``ylabel``, optional ``xscale`` and ``yscale``, and ``lines``: mappings with
-        ``x``, ``y``, ``label``, ``color`` and optional ``low``, ``high`` (a band), ``style`` and ``alpha``.
+        Each with ``title``, ``xlabel``, ``ylabel``, optional ``xscale``, ``yscale`` and ``legend`` (by default the
+        first panel has one), and ``lines``: mappings with ``x``, ``y``, ``label``, ``color`` and optional ``low``,
+        ``high`` (a band), ``style`` and ``alpha``.
     columns : int
         Panels a row.
     size : pair of float
@@ -88,7 +89,7 @@ def curves(panels: Sequence[Mapping[str, Any]], *, columns: int = 3, size: tuple
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.xaxis.set_minor_formatter(NullFormatter())
         axes.spines[["top", "right"]].set_visible(False)
-        if number == 0:
+        if panel.get("legend", number == 0):
             axes.legend(frameon=False, fontsize="small")
     buffer = io.StringIO()
     with rc_context({"svg.hashsalt": "galdiff"}):  # equal curves give equal files

@@ -6,20 +6,21 @@ epoch e, and everything random in a task is a function of (seed, position). Ther
 averages and the position, so that a killed run goes on to the same bits.
 
 Between two log lines nothing waits for the device: losses are summed there, and a step whose gradient is not finite is
-skipped there, by the optimizer's own ``found_inf``, which leaves weights, moments and step count untouched.
+skipped there, by the optimizer's own ``found_inf``, which leaves weights, moments and step count untouched. Which steps
+those were is read at the log line; what they were shown follows from their positions.
 """
 
 from __future__ import annotations
 
-import math
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,18 +28,30 @@ from galdiff.errors import GaldiffError
 from galdiff.memory import freed_memory_kept
 from galdiff.progress import stage_progress
 from galdiff.randomness import permutation
+from galdiff.training.averaging import PowerAverage, Snapshots
 from galdiff.training.checkpoint import fault, load_latest, save_checkpoint
 from galdiff.training.log import append_metrics, rewind_metrics
+from galdiff.training.rate import rate_factor
+from galdiff.training.signals import Interrupted, signals
+from galdiff.training.state import TrainingState
 
 __all__ = ["Interrupted", "Result", "Task", "train"]
+
+_SHOWN_STEPS, _SHOWN_ROWS = 4, 12
 
 
 class Task(Protocol):
     """What the engine needs of a trainer.
 
-    A task may also have ``plot(folder, images)``, called every ``plot_every`` images with averaged weights,
-    ``order(seed, epoch)``, whose slices are the rows of an epoch, by default a permutation of all rows, and
-    ``after_step(finite)``, called after every step with a 0-d tensor that is 0 where the step was skipped.
+    A task may also have
+
+    - ``order(seed, epoch)``, whose slices are the rows of an epoch, by default a permutation of all rows;
+    - ``ids``, an array of what the rows are called;
+    - ``parts()``, modules that make up the model, each with the factor of its learning rate, whose gradients are clipped
+      apart;
+    - ``after_step(finite)``, called after every step with a 0-d tensor that is 0 where the step was skipped;
+    - ``plot(folder, images)``, which may return figures to log, and ``validate()``, which returns figures of what is not
+      trained on, ``loss`` among them, both called with averaged weights.
     """
 
     rows: int
@@ -55,10 +68,6 @@ class Task(Protocol):
         """
 
 
-class Interrupted(SystemExit):
-    """A signal asked to stop; a checkpoint was saved. Exit code 75 (try again), 130 for a keyboard interrupt."""
-
-
 @dataclass(frozen=True)
 class Result:
     """What a training gave.
@@ -69,82 +78,30 @@ class Result:
         Averaged weights and the buffers: a state dict of the model.
     images, seconds, skipped_steps
         Totals over all sessions.
+    best_state, best_images : optional
+        The averaged weights of the least validation loss, and their position.
     """
 
     ema_state: dict[str, Tensor]
     images: int
     seconds: float
     skipped_steps: int
+    best_state: dict[str, Tensor] | None = None
+    best_images: int | None = None
 
 
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect signals that ask to stop; the handler sets a flag and nothing else."""
-    caught: list[int] = []
-    old = {}
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        try:
-            old[number] = signal.signal(number, lambda number, _: caught.append(number))
-        except ValueError:  # not the main thread: its owner handles signals
-            break
-    try:
-        yield caught
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+def _shown(task: Task, rows: Tensor, positions: range, batch: int) -> dict[str, Any]:
+    """Say what a step was shown, as JSON."""
+    at = {"step": positions.start // batch, "positions": [positions.start, positions.stop], "rows": rows.tolist()}
+    ids = getattr(task, "ids", None)
+    return at if ids is None else {**at, "ids": np.asarray(ids)[rows.numpy()].tolist()}
 
 
-def _rate(progress: float, images: int, warmup: int, decay: str, start: float) -> float:
-    """Factor of the learning rate at a progress in [0, 1]."""
-    factor = min(1.0, (images + 1) / warmup) if warmup else 1.0
-    if decay == "cosine":
-        factor *= 0.5 * (1 + math.cos(math.pi * progress))
-    elif decay == "linear":
-        factor *= min(1.0, (1 - progress) / (1 - start))
-    return factor
-
-
-class _State:
-    """Everything that a checkpoint holds."""
-
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        self.model, self.optimizer = model, optimizer
-        self.parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
-        self.names = [name for name, p in model.named_parameters() if p.requires_grad]
-        self.ema = [p.detach().clone() for p in self.parameters]
-        self.images, self.seconds = 0, 0.0
-        self.skipped = torch.zeros((), device=self.parameters[0].device)
-        self.skipped_in_a_row = torch.zeros_like(self.skipped)
-
-    def tensors(self) -> dict[str, Tensor]:
-        out = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        for name, p, average in zip(self.names, self.parameters, self.ema, strict=True):
-            out[f"ema.{name}"] = average
-            for key, value in self.optimizer.state[p].items():
-                out[f"optimizer.{key}.{name}"] = value
-        return {**out, "skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
-
-    def load(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-        self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-        for name, p, average in zip(self.names, self.parameters, self.ema, strict=True):
-            average.copy_(tensors[f"ema.{name}"])
-            for key in ("step", "exp_avg", "exp_avg_sq"):
-                value = tensors[f"optimizer.{key}.{name}"].to(p.device)
-                if key != "step":
-                    value = value.contiguous(memory_format=_format(p))
-                self.optimizer.state[p][key] = value
-        self.skipped.copy_(tensors["skipped"])
-        self.skipped_in_a_row.copy_(tensors["skipped_in_a_row"])
-        self.images, self.seconds = meta["images"], meta["seconds"]
-
-    def ema_state(self) -> dict[str, Tensor]:
-        averaged = dict(zip(self.names, self.ema, strict=True))
-        return {k: averaged.get(k, v).detach().clone() for k, v in self.model.state_dict().items()}
-
-
-def _format(p: Tensor) -> torch.memory_format:
-    channels_last = p.ndim == 4 and p.is_contiguous(memory_format=torch.channels_last) and not p.is_contiguous()
-    return torch.channels_last if channels_last else torch.contiguous_format
+def _named(shown: dict[str, Any]) -> str:
+    """Name the first rows of a step in a message."""
+    kind = "ids" if "ids" in shown else "rows"
+    first, more = shown[kind][:_SHOWN_ROWS], len(shown[kind]) > _SHOWN_ROWS
+    return f"at step {shown['step']} of {kind} {', '.join(map(str, first))}{', …' if more else ''}"
 
 
 def train(
@@ -161,9 +118,11 @@ def train(
     weight_decay: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.95),
     clip: float = 1.0,
-    ema: float = 0.999,
+    ema: float | Mapping[str, Any] = 0.999,
     save_every: int = 20_000,
     plot_every: int | None = None,
+    validate_every: int | None = None,
+    early_stopping: int | None = None,
     budget: float | None = None,
     device: torch.device | str = "cpu",
     metrics: Path | None = None,
@@ -193,10 +152,14 @@ def train(
         Linear: constant until ``decay_start`` of the length, then to zero.
     weight_decay, betas, clip
         AdamW's, and the largest norm of the gradient.
-    ema : float
-        Decay of the weight average, warmed up as ``min(ema, (1 + k) / (10 + k))`` at step k.
-    save_every, plot_every : int
-        Images between checkpoints and between pictures.
+    ema : float or mapping
+        Decay of the weight average, warmed up as ``min(ema, (1 + k) / (10 + k))`` at step k; or power-function averages
+        ``{"lengths": [0.05, 0.1], "snapshots": 40, "precision": "float16"}``, of which the first is the result and the
+        snapshots, in the folder ``snapshots``, give any other length afterwards (`galdiff.training.posthoc`).
+    save_every, plot_every, validate_every : int
+        Images between checkpoints, between pictures and between validations, of a task that has them.
+    early_stopping : int, optional
+        End after so many validations in a row without a smaller loss.
     budget : float, optional
         Seconds of training to spend instead of ``images``, over all sessions; exempt from bit-equality.
     device : torch.device
@@ -208,7 +171,9 @@ def train(
     log_every : float
         Seconds between log lines.
     max_skipped : int
-        Skipped steps in a row, seen at a log line, that end the training.
+        Skipped steps in a row, seen at a log line, that end the training. Log lines name what the skipped steps were
+        shown, the last four of them: ``skipped_rows`` with ``step``, ``positions``, ``rows`` and, where the task has
+        them, ``ids``.
 
     Raises
     ------
@@ -219,26 +184,25 @@ def train(
     """
     device = torch.device(device)
     model = task.model.train()
-    optimizer = torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad],
-        learning_rate,
-        betas=betas,
-        weight_decay=weight_decay,
-        fused=True,
-    )
-    state = _State(model, optimizer)
+    parts = getattr(task, "parts", lambda: [(model, 1.0)])()
+    trained = [[p for p in part.parameters() if p.requires_grad] for part, _ in parts]
+    optimizers = [torch.optim.AdamW(p, 1.0, betas=betas, weight_decay=weight_decay, fused=True) for p in trained]
+    state = TrainingState(model, optimizers, ema)
     found = load_latest(folder)
     if found:
         state.load(*found)
+    snapshots = Snapshots.of(folder / "snapshots", ema)
+    if snapshots:
+        snapshots.rewind(state.images)
     if metrics:
         rewind_metrics(metrics, stage, state.images)
     sums: dict[str, Tensor] = {}
     order: dict[int, Any] = {}
     order_of = getattr(task, "order", lambda seed, e: torch.from_numpy(permutation(seed, e, task.rows)))
-    after_step = getattr(task, "after_step", lambda finite: None)
     begun, begun_seconds = time.monotonic(), state.seconds
     logged, logged_steps, logged_skipped = begun, 0, float(state.skipped)
     logged_images = state.images
+    steps: list[tuple[range, Tensor]] = []  # since the last log line, with whether their gradient was finite
 
     def elapsed() -> float:
         return begun_seconds + time.monotonic() - begun
@@ -247,6 +211,8 @@ def train(
         return min(1.0, elapsed() / budget if budget else state.images / images)
 
     def spent() -> bool:
+        if early_stopping and state.worse_in_a_row >= early_stopping:
+            return True
         return state.images >= images if budget is None else elapsed() >= budget
 
     def rows_at(positions: range) -> Tensor:
@@ -258,9 +224,18 @@ def train(
         spans = [slice(max(0, positions.start - e * task.rows), positions.stop - e * task.rows) for e in epochs]
         return torch.cat([order[e][span] for e, span in zip(epochs, spans, strict=True)])
 
+    def find_bad() -> list[dict[str, Any]]:
+        finite = torch.stack([ok for _, ok in steps]).tolist()
+        skipped = [positions for (positions, _), ok in zip(steps, finite, strict=True) if not ok]
+        return [_shown(task, rows_at(at), at, batch) for at in skipped[-_SHOWN_STEPS:]]
+
+    def mark() -> int:
+        count = snapshots.count if snapshots else 0
+        return int(count * progress()) if budget else count * state.images // images
+
     def save() -> None:
         state.seconds = elapsed()
-        save_checkpoint(folder, state.images, state.tensors(), {"seconds": state.seconds, "stage": stage})
+        save_checkpoint(folder, state.images, state.tensors(), {**state.meta(), "stage": stage})
 
     def log(*, last: bool) -> None:
         nonlocal logged, logged_steps, logged_skipped, logged_images
@@ -271,11 +246,14 @@ def train(
             "stage": stage,
             "images": state.images,
             **figures,
-            "learning_rate": optimizer.param_groups[0]["lr"],
+            "learning_rate": optimizers[0].param_groups[0]["lr"],
             "images_per_second": round((state.images - logged_images) / max(1e-9, now - logged), 2),
             "seconds": round(elapsed(), 3),
             "skipped_steps": int(skipped),
         }
+        if skipped > logged_skipped:
+            line["skipped_rows"] = find_bad()
+        steps.clear()
         if metrics:
             append_metrics(metrics, line)
             fault("after-log")
@@ -283,46 +261,55 @@ def train(
         # A whole training that was skipped is a failure however short it was.
         if float(state.skipped_in_a_row) >= (min(max_skipped, -(-state.images // batch)) if last else max_skipped):
             remedy = "Lower the learning rate, or look for bad values in the images; the last checkpoint is good"
-            raise GaldiffError(f"{stage}: {int(skipped)} steps had non-finite gradients", where=folder, remedy=remedy)
+            last_one = _named(line["skipped_rows"][-1])
+            message = f"{stage}: {int(skipped)} steps had non-finite gradients, the last {last_one}"
+            raise GaldiffError(message, where=folder, remedy=remedy)
         sums.clear()
         logged, logged_steps, logged_skipped, logged_images = time.monotonic(), 0, skipped, state.images
 
-    def plot() -> None:
-        draw = getattr(task, "plot", None)
-        if draw is None:
-            return
+    def note(look: Callable[..., Mapping[str, Any] | None], *arguments: Any, prefix: str = "") -> dict[str, Any]:
+        """Log what a look at the averaged weights finds."""
         own = [p.detach().clone() for p in state.parameters]
         with torch.no_grad():
-            torch._foreach_copy_(state.parameters, state.ema)
+            torch._foreach_copy_(state.parameters, state.average.main)
             model.eval()
-            draw(folder, state.images)
+            found = {f"{prefix}{name}": value for name, value in (look(*arguments) or {}).items()}
             model.train()
             torch._foreach_copy_(state.parameters, own)
+        if metrics and found:
+            append_metrics(metrics, {"stage": stage, "images": state.images, **found})
+        return found
 
+    plot, validate = getattr(task, "plot", None), getattr(task, "validate", None)
+    after_step = getattr(task, "after_step", lambda finite: None)
     on_cpu = freed_memory_kept() if device.type == "cpu" else nullcontext()
-    with on_cpu, stage_progress(stage, total=images, unit="images", done=state.images) as bar, _signals() as caught:
-        finished = spent()
+    with on_cpu, stage_progress(stage, total=images, unit="images", done=state.images) as bar, signals() as caught:
+        finished, marked = spent(), mark()
         while not finished:
             size = batch if budget else min(batch, images - state.images)
             positions = range(state.images, state.images + size)
             step = state.images // batch
-            factor = _rate(progress(), state.images, warmup_images, decay, decay_start)
-            optimizer.param_groups[0]["lr"] = learning_rate * factor
+            factor = rate_factor(progress(), state.images, warmup_images, decay, decay_start)
+            for optimizer, (_, share) in zip(optimizers, parts, strict=True):
+                optimizer.param_groups[0]["lr"] = learning_rate * factor * share
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 loss, figures = task.loss(rows_at(positions), positions)
-            optimizer.zero_grad(set_to_none=True)
+            for optimizer in optimizers:
+                optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            grads = [p.grad for p in state.parameters if p.grad is not None]
-            norm = torch.nn.utils.get_total_norm(grads, foreach=True)
-            finite = torch.isfinite(norm).float()
-            # Clipped by the optimizer itself, which divides by the scale in the pass that it makes anyway.
-            optimizer.grad_scale = (norm / clip).clamp(min=1.0)  # type: ignore[attr-defined]
-            optimizer.found_inf = 1 - finite  # type: ignore[attr-defined]
-            optimizer.step()
+            grads = [[p.grad for p in part if p.grad is not None] for part in trained]
+            norms = [torch.nn.utils.get_total_norm(part, foreach=True) for part in grads if part]
+            finite = torch.isfinite(torch.stack(norms)).all().float()
+            active = [optimizer for optimizer, part in zip(optimizers, grads, strict=True) if part]
+            for optimizer, norm in zip(active, norms, strict=True):
+                # Clipped by the optimizer itself, which divides by the scale in the pass that it makes anyway.
+                optimizer.grad_scale = (norm / clip).clamp(min=1.0)  # type: ignore[attr-defined]
+                optimizer.found_inf = 1 - finite  # type: ignore[attr-defined]
+                optimizer.step()
             after_step(finite)
             with torch.no_grad():
                 # A skipped step is one that changed nothing: its weights are averaged like any others.
-                torch._foreach_lerp_(state.ema, state.parameters, 1 - min(ema, (1 + step) / (10 + step)))
+                state.average.update(state.parameters, step)
                 state.skipped += 1 - finite
                 state.skipped_in_a_row.add_(1).mul_(1 - finite)
                 for name, value in {"loss": loss, **figures}.items():
@@ -330,17 +317,24 @@ def train(
                     sums[name] = sums.get(name, torch.zeros_like(value)) + torch.where(finite > 0, value, 0.0)
             before, state.images = state.images, state.images + size
             logged_steps += 1
+            steps.append((positions, finite))
             if budget:
                 bar.total = round(state.images / progress())  # what the time will come to at the rate so far
             bar.update(size)
             finished = spent()  # once a step: what ends the loop is what is logged and saved as its end
+            if validate and validate_every and (before // validate_every < state.images // validate_every or finished):
+                state.judge(note(validate, prefix="validation_")["validation_loss"])
+                finished = finished or spent()
             if time.monotonic() - logged >= log_every or finished:
                 log(last=finished)
-            if plot_every and (before // plot_every < state.images // plot_every or finished):
-                plot()
+            if plot and plot_every and (before // plot_every < state.images // plot_every or finished):
+                note(plot, folder, state.images)
+            if snapshots and isinstance(state.average, PowerAverage) and (mark() > marked or finished):
+                marked = mark()
+                snapshots.save(state.average, state.names, images=state.images, step=step + 1)
             if before // save_every < state.images // save_every or finished or caught:
                 save()
             if caught and not finished:
                 raise Interrupted(130 if caught[0] == signal.SIGINT else 75)
     model.eval()
-    return Result(state.ema_state(), state.images, state.seconds, int(state.skipped))
+    return Result(state.averaged(), state.images, state.seconds, int(state.skipped), *state.best())
