@@ -46,7 +46,7 @@ class LatentDiffusion:
         return self.model.schema
 
     @classmethod
-    def load(cls, folder: str | Path, *, device: str = "auto") -> LatentDiffusion:
+    def load(cls, folder: str | Path, *, device: str = "auto", ema: float | None = None) -> LatentDiffusion:
         """Read a run directory or what `save` wrote.
 
         Parameters
@@ -55,13 +55,16 @@ class LatentDiffusion:
             The folder.
         device : str
             "auto", "cpu" or "cuda".
+        ema : float, optional
+            Length of the power-function average of the weights, such as 0.08, of a run that was trained with
+            ``denoiser.ema: {lengths: [0.05, 0.1]}``; by default the one that was saved.
 
         Raises
         ------
         CheckpointError
-            Where there is no finished denoiser, or a part is damaged.
+            Where there is no finished denoiser, a part is damaged, or there are no snapshots to average.
         """
-        return cls(DiffusionModel.load(folder, device=resolve_device(device)))
+        return cls(DiffusionModel.load(folder, device=resolve_device(device), ema=ema))
 
     @classmethod
     def fit(

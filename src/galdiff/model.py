@@ -28,6 +28,7 @@ from galdiff.errors import CheckpointError, GaldiffError
 from galdiff.nn import build_backbone
 from galdiff.randomness import normal
 from galdiff.schema.conditions import Conditions, ConditionSchema
+from galdiff.training import posthoc
 
 __all__ = ["DiffusionModel", "ImageFormat", "build_denoiser", "load_denoiser"]
 
@@ -250,8 +251,10 @@ class DiffusionModel:
         self.save_denoiser(folder / "denoiser")
 
     @classmethod
-    def load(cls, folder: str | Path, *, device: torch.device | str = "cpu") -> DiffusionModel:
-        """Read a run directory or what `save` wrote.
+    def load(
+        cls, folder: str | Path, *, device: torch.device | str = "cpu", ema: float | None = None
+    ) -> DiffusionModel:
+        """Read a run directory or what `save` wrote, by choice with a weight average of another length.
 
         Raises
         ------
@@ -264,7 +267,7 @@ class DiffusionModel:
             raise CheckpointError("there is no trained denoiser here", where=folder, remedy=remedy)
         autoencoder = Autoencoder.load(folder / "autoencoder")
         with _denoiser_errors(folder / "denoiser"):
-            denoiser, spec = load_denoiser(folder / "denoiser")
+            denoiser, spec = load_denoiser(folder / "denoiser", ema=ema)
             model = cls(
                 autoencoder,
                 denoiser,
@@ -277,13 +280,16 @@ class DiffusionModel:
         return model.to(device)
 
 
-def load_denoiser(folder: str | Path) -> tuple[Denoiser, dict[str, Any]]:
+def load_denoiser(folder: str | Path, *, ema: float | None = None) -> tuple[Denoiser, dict[str, Any]]:
     """Read what `DiffusionModel.save_denoiser` wrote; no autoencoder is needed.
 
     Parameters
     ----------
     folder : path-like
         The folder ``denoiser`` of a run directory or a saved model.
+    ema : float, optional
+        Length of the power-function average of the weights, of a run that kept snapshots; by default the one that was
+        saved.
 
     Returns
     -------
@@ -295,7 +301,7 @@ def load_denoiser(folder: str | Path) -> tuple[Denoiser, dict[str, Any]]:
     Raises
     ------
     CheckpointError
-        Where a file is missing, damaged or of another architecture.
+        Where a file is missing, damaged or of another architecture, or there are no snapshots to average.
     """
     folder = Path(folder)
     with _denoiser_errors(folder):
@@ -303,7 +309,10 @@ def load_denoiser(folder: str | Path) -> tuple[Denoiser, dict[str, Any]]:
         schema = ConditionSchema.from_dict(spec["schema"])
         theory = spec["schedule"], spec["prediction"]
         denoiser = build_denoiser(spec["backbone"], schema, *theory, uncertainty=spec.get("uncertainty", False))
-        denoiser.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"))
+        weights = safetensors.torch.load_file(folder / "weights.safetensors")
+        if ema is not None:
+            weights |= posthoc(folder / "snapshots", ema)
+        denoiser.load_state_dict(weights)
     return denoiser.eval(), spec
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from galdiff.config.data import DataSpec, ask_problems
+from galdiff.config.networks import Average, AverageSpec, Backbone, UNetSpec
 from galdiff.config.section import (
     Count,
     CountOrZero,
@@ -150,40 +151,6 @@ class AutoencoderSpec(_TrainingSpec):
         }
 
 
-class UNetSpec(Section):
-    """A U-Net with adaptive normalization (unet), or EDM2's magnitude-preserving one (edm2)."""
-
-    kind: Literal["unet", "edm2"] = Field(default="unet", description="Which of the two.")
-    patch: Count = Field(default=1, description="Side of the patches that become channels first.")
-    widths: Annotated[tuple[Annotated[int, Field(ge=8, multiple_of=8)], ...], Field(min_length=1)] = Field(
-        default=(64, 128), description="Channels of every level, each half as fine as the one before."
-    )
-    blocks: Count = Field(default=1, description="Residual blocks a level.")
-    head_width: Count = Field(default=32, description="Channels of an attention head.")
-
-
-class DiTSpec(Section):
-    """A diffusion transformer."""
-
-    kind: Literal["dit"] = Field(default="dit", description="This one.")
-    patch: Count = Field(default=2, description="Side of the patches that become tokens.")
-    width: Count = Field(default=384, description="Channels of a token.")
-    depth: Count = Field(default=12, description="Transformer blocks.")
-    heads: Count = Field(default=6, description="Attention heads.")
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> DiTSpec:
-        if self.width % (4 * self.heads):
-            raise section_error((("width",), f"should be a multiple of 4 x heads = {4 * self.heads}"))
-        return self
-
-
-Backbone = Annotated[
-    Annotated[UNetSpec | DiTSpec, Field(discriminator="kind")],
-    BeforeValidator(lambda value: {"kind": value} if isinstance(value, str) else value),
-]
-
-
 class DenoiserSpec(_TrainingSpec):
     """The denoiser and its training; ``backbone: dit`` is short for ``backbone: {kind: dit}``."""
 
@@ -206,19 +173,22 @@ class DenoiserSpec(_TrainingSpec):
     decay: Literal["cosine", "linear", "constant"] = Field(
         default="linear", description="How the rate goes to zero; linear: at the end."
     )
+    ema: Average = Field(  # type: ignore[assignment]
+        default=AverageSpec(decay=0.995), description="Average of the weights: its decay, a step, or its kind."
+    )
     images: Count = Field(default=200_000, description="Length of the training [images seen].")
     learning_rate: Positive = Field(default=1.5e-3, description="Peak rate of AdamW.")
 
     def settings(self) -> dict[str, Any]:
         """Return plain arguments: ``backbone``, ``schedule``, ``prediction``, ``objective``, ``null``, and so on."""
         return {
-            "backbone": self.backbone.model_dump(mode="json"),
+            "backbone": self.backbone.settings(),
             **theory(self.schedule, self.prediction, self.objective),
             "null": self.null,
             "augment": self.dihedral,
             "views": self.views,
             "reader": self.reader,
-            "training": self.training(),
+            "training": {**self.training(), "ema": self.ema.settings()},  # type: ignore[attr-defined]
         }
 
 

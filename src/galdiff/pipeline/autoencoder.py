@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,6 +45,7 @@ class AutoencoderTask:
     ) -> None:
         self.model, self.pixels, self.format, self.objective = autoencoder, pixels, image_format, loss
         self.rows = len(pixels)
+        self.ids: np.ndarray | None = None
         self.draws = Draws(seed, range(0), next(autoencoder.parameters()).device)
 
     def stretched(self, rows: Tensor) -> Tensor:
@@ -113,6 +115,7 @@ def train_autoencoder(
         pixels = pixels.to(device)  # so that no step waits for a copy
     loss = AutoencoderLoss(**settings["loss"])
     task = AutoencoderTask(autoencoder, pixels, image_format, loss, seed=seed)
+    task.ids = store.ids[store.rows("train")]
     result = train(
         task,
         folder,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,6 +60,7 @@ class DenoiserTask:
         self.null = null
         self.draws = Draws(seed, range(0), model.device)
         self.augment, self.rows = augment, len(table)
+        self.ids: np.ndarray | None = None
 
     def order(self, seed: int, epoch: int) -> Any:
         """Return the order of the training rows in an epoch."""
@@ -143,6 +145,7 @@ def train_denoiser(
         null=settings["null"],
         augment=settings["augment"],
     )
+    task.ids = store.ids[store.rows("train")]
     result = train(
         task, folder, seed=seed, device=device, metrics=metrics, stage="denoiser", budget=budget, **settings["training"]
     )

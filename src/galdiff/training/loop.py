@@ -6,7 +6,8 @@ epoch e, and everything random in a task is a function of (seed, position). Ther
 averages and the position, so that a killed run goes on to the same bits.
 
 Between two log lines nothing waits for the device: losses are summed there, and a step whose gradient is not finite is
-skipped there, by the optimizer's own ``found_inf``, which leaves weights, moments and step count untouched.
+skipped there, by the optimizer's own ``found_inf``, which leaves weights, moments and step count untouched. Which steps
+those were is read at the log line; what they were shown follows from their positions.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,17 +29,21 @@ from galdiff.errors import GaldiffError
 from galdiff.memory import keep_freed_memory
 from galdiff.progress import stage_progress
 from galdiff.randomness import permutation
+from galdiff.training.averaging import PowerAverage, Snapshots, build_average
 from galdiff.training.checkpoint import fault, load_latest, save_checkpoint
 from galdiff.training.log import append_metrics, rewind_metrics
 
 __all__ = ["Interrupted", "Result", "Task", "train"]
 
+_SHOWN_STEPS, _SHOWN_ROWS = 4, 12
+
 
 class Task(Protocol):
     """What the engine needs of a trainer.
 
-    A task may also have ``plot(folder, images)``, called every ``plot_every`` images with averaged weights, and
-    ``order(seed, epoch)``, whose slices are the rows of an epoch; by default it is a permutation of all rows.
+    A task may also have ``plot(folder, images)``, called every ``plot_every`` images with averaged weights,
+    ``order(seed, epoch)``, whose slices are the rows of an epoch, by default a permutation of all rows, and ``ids``,
+    an array of what the rows are called.
     """
 
     rows: int
@@ -106,27 +112,31 @@ def _rate(progress: float, images: int, warmup: int, decay: str, start: float) -
 class _State:
     """Everything that a checkpoint holds."""
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, ema: float | Mapping[str, Any]) -> None:
         self.model, self.optimizer = model, optimizer
         self.parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         self.names = [name for name, p in model.named_parameters() if p.requires_grad]
-        self.ema = [p.detach().clone() for p in self.parameters]
+        self.average = build_average(ema, self.parameters)
+        self.ema = self.average.main
         self.images, self.seconds = 0, 0.0
         self.skipped = torch.zeros((), device=self.parameters[0].device)
         self.skipped_in_a_row = torch.zeros_like(self.skipped)
 
     def tensors(self) -> dict[str, Tensor]:
         out = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        for name, p, average in zip(self.names, self.parameters, self.ema, strict=True):
-            out[f"ema.{name}"] = average
+        for trace, averages in self.average.traces.items():
+            out |= {f"{trace}.{name}": value for name, value in zip(self.names, averages, strict=True)}
+        for name, p in zip(self.names, self.parameters, strict=True):
             for key, value in self.optimizer.state[p].items():
                 out[f"optimizer.{key}.{name}"] = value
         return {**out, "skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
 
     def load(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-        for name, p, average in zip(self.names, self.parameters, self.ema, strict=True):
-            average.copy_(tensors[f"ema.{name}"])
+        for trace, averages in self.average.traces.items():
+            for name, average in zip(self.names, averages, strict=True):
+                average.copy_(tensors[f"{trace}.{name}"])
+        for name, p in zip(self.names, self.parameters, strict=True):
             for key in ("step", "exp_avg", "exp_avg_sq"):
                 value = tensors[f"optimizer.{key}.{name}"].to(p.device)
                 if key != "step":
@@ -146,6 +156,27 @@ def _format(p: Tensor) -> torch.memory_format:
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
+def _snapshots(folder: Path, ema: float | Mapping[str, Any]) -> Snapshots | None:
+    if not isinstance(ema, Mapping):
+        return None
+    options = {{"snapshots": "count"}.get(name, name): value for name, value in ema.items() if name != "lengths"}
+    return Snapshots(folder / "snapshots", **options)
+
+
+def _shown(task: Task, rows: Tensor, positions: range, batch: int) -> dict[str, Any]:
+    """Say what a step was shown, as JSON."""
+    at = {"step": positions.start // batch, "positions": [positions.start, positions.stop], "rows": rows.tolist()}
+    ids = getattr(task, "ids", None)
+    return at if ids is None else {**at, "ids": np.asarray(ids)[rows.numpy()].tolist()}
+
+
+def _named(shown: dict[str, Any]) -> str:
+    """Name the first rows of a step in a message."""
+    kind = "ids" if "ids" in shown else "rows"
+    first, more = shown[kind][:_SHOWN_ROWS], len(shown[kind]) > _SHOWN_ROWS
+    return f"at step {shown['step']} of {kind} {', '.join(map(str, first))}{', …' if more else ''}"
+
+
 def train(
     task: Task,
     folder: Path,
@@ -160,7 +191,7 @@ def train(
     weight_decay: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.95),
     clip: float = 1.0,
-    ema: float = 0.999,
+    ema: float | Mapping[str, Any] = 0.999,
     save_every: int = 20_000,
     plot_every: int | None = None,
     budget: float | None = None,
@@ -192,8 +223,10 @@ def train(
         Linear: constant until ``decay_start`` of the length, then to zero.
     weight_decay, betas, clip
         AdamW's, and the largest norm of the gradient.
-    ema : float
-        Decay of the weight average, warmed up as ``min(ema, (1 + k) / (10 + k))`` at step k.
+    ema : float or mapping
+        Decay of the weight average, warmed up as ``min(ema, (1 + k) / (10 + k))`` at step k; or power-function averages
+        ``{"lengths": [0.05, 0.1], "snapshots": 40, "precision": "float16"}``, of which the first is the result and the
+        snapshots, in the folder ``snapshots``, give any other length afterwards (`galdiff.training.posthoc`).
     save_every, plot_every : int
         Images between checkpoints and between pictures.
     budget : float, optional
@@ -207,7 +240,9 @@ def train(
     log_every : float
         Seconds between log lines.
     max_skipped : int
-        Skipped steps in a row, seen at a log line, that end the training.
+        Skipped steps in a row, seen at a log line, that end the training. Log lines name what the skipped steps were
+        shown, the last four of them: ``skipped_rows`` with ``step``, ``positions``, ``rows`` and, where the task has
+        them, ``ids``.
 
     Raises
     ------
@@ -227,10 +262,13 @@ def train(
         weight_decay=weight_decay,
         fused=True,
     )
-    state = _State(model, optimizer)
+    state = _State(model, optimizer, ema)
     found = load_latest(folder)
     if found:
         state.load(*found)
+    snapshots = _snapshots(folder, ema)
+    if snapshots:
+        snapshots.rewind(state.images)
     if metrics:
         rewind_metrics(metrics, stage, state.images)
     sums: dict[str, Tensor] = {}
@@ -239,6 +277,7 @@ def train(
     begun, begun_seconds = time.monotonic(), state.seconds
     logged, logged_steps, logged_skipped = begun, 0, float(state.skipped)
     logged_images = state.images
+    steps: list[tuple[range, Tensor]] = []  # since the last log line, with whether their gradient was finite
 
     def elapsed() -> float:
         return begun_seconds + time.monotonic() - begun
@@ -258,6 +297,15 @@ def train(
         spans = [slice(max(0, positions.start - e * task.rows), positions.stop - e * task.rows) for e in epochs]
         return torch.cat([order[e][span] for e, span in zip(epochs, spans, strict=True)])
 
+    def find_bad() -> list[dict[str, Any]]:
+        finite = torch.stack([ok for _, ok in steps]).tolist()
+        skipped = [positions for (positions, _), ok in zip(steps, finite, strict=True) if not ok]
+        return [_shown(task, rows_at(at), at, batch) for at in skipped[-_SHOWN_STEPS:]]
+
+    def mark() -> int:
+        count = snapshots.count if snapshots else 0
+        return int(count * progress()) if budget else count * state.images // images
+
     def save() -> None:
         state.seconds = elapsed()
         save_checkpoint(folder, state.images, state.tensors(), {"seconds": state.seconds, "stage": stage})
@@ -276,6 +324,9 @@ def train(
             "seconds": round(elapsed(), 3),
             "skipped_steps": int(skipped),
         }
+        if skipped > logged_skipped:
+            line["skipped_rows"] = find_bad()
+        steps.clear()
         if metrics:
             append_metrics(metrics, line)
             fault("after-log")
@@ -283,7 +334,9 @@ def train(
         # A whole training that was skipped is a failure however short it was.
         if float(state.skipped_in_a_row) >= (min(max_skipped, -(-state.images // batch)) if last else max_skipped):
             remedy = "Lower the learning rate, or look for bad values in the images; the last checkpoint is good"
-            raise GaldiffError(f"{stage}: {int(skipped)} steps had non-finite gradients", where=folder, remedy=remedy)
+            last_one = _named(line["skipped_rows"][-1])
+            message = f"{stage}: {int(skipped)} steps had non-finite gradients, the last {last_one}"
+            raise GaldiffError(message, where=folder, remedy=remedy)
         sums.clear()
         logged, logged_steps, logged_skipped, logged_images = time.monotonic(), 0, skipped, state.images
 
@@ -300,7 +353,7 @@ def train(
             torch._foreach_copy_(state.parameters, own)
 
     with stage_progress(stage, total=images, unit="images", done=state.images) as bar, _signals() as caught:
-        finished = spent()
+        finished, marked = spent(), mark()
         while not finished:
             size = batch if budget else min(batch, images - state.images)
             positions = range(state.images, state.images + size)
@@ -320,7 +373,7 @@ def train(
             optimizer.step()
             with torch.no_grad():
                 # A skipped step is one that changed nothing: its weights are averaged like any others.
-                torch._foreach_lerp_(state.ema, state.parameters, 1 - min(ema, (1 + step) / (10 + step)))
+                state.average.update(state.parameters, step)
                 state.skipped += 1 - finite
                 state.skipped_in_a_row.add_(1).mul_(1 - finite)
                 for name, value in {"loss": loss, **figures}.items():
@@ -328,6 +381,7 @@ def train(
                     sums[name] = sums.get(name, torch.zeros_like(value)) + torch.where(finite > 0, value, 0.0)
             before, state.images = state.images, state.images + size
             logged_steps += 1
+            steps.append((positions, finite))
             if budget:
                 bar.total = round(state.images / progress())  # what the time will come to at the rate so far
             bar.update(size)
@@ -336,6 +390,9 @@ def train(
                 log(last=finished)
             if plot_every and (before // plot_every < state.images // plot_every or finished):
                 plot()
+            if snapshots and isinstance(state.average, PowerAverage) and (mark() > marked or finished):
+                marked = mark()
+                snapshots.save(state.average, state.names, images=state.images, step=step + 1)
             if before // save_every < state.images // save_every or finished or caught:
                 save()
             if caught and not finished:
