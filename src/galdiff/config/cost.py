@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from galdiff.autoencoder import Autoencoder
 from galdiff.config.spec import RunSpec
 from galdiff.nn import build_backbone
+from galdiff.nn.size import NetworkSize, network_size
 from galdiff.schema.conditions import Class, ConditionSchema
 
 __all__ = ["Cost", "estimate"]
@@ -43,12 +44,15 @@ class Cost:
         By stage, on the device of the run.
     parameters : dict of str to int
         Of the autoencoder and the denoiser.
+    network : NetworkSize
+        Of the denoiser.
     """
 
     disk: int
     memory: int
     seconds: dict[str, float]
     parameters: dict[str, int]
+    network: NetworkSize
 
     def __str__(self) -> str:
         total = sum(self.seconds.values())
@@ -56,6 +60,7 @@ class Cost:
         sizes = ", ".join(f"{name} {n / 1e6:.2f} M" for name, n in self.parameters.items())
         return (
             f"parameters  {sizes}\n"
+            f"denoiser    {self.network}\n"
             f"disk        {_size(self.disk)}\n"
             f"memory      roughly {_size(self.memory)}\n"
             f"time        roughly {_duration(total)} ({stages})"
@@ -83,7 +88,8 @@ def estimate(
     size, ae, de = spec.data.size, spec.autoencoder, spec.denoiser
     side = size // ae.factor
     autoencoder = Autoencoder(bands, **ae.settings()["model"]).to(device)
-    backbone = build_backbone({**de.settings()["backbone"], "channels": ae.channels}, schema).to(device)
+    network = {**de.settings()["backbone"], "channels": ae.channels}
+    backbone = build_backbone(network, schema).to(device)
     x = torch.randn(_PROBE, bands, size, size, device=device)
     z = torch.randn(_PROBE, ae.channels, side, side, device=device)
     level, conditions = torch.zeros(_PROBE, device=device), schema.empty(_PROBE).to(device)
@@ -122,7 +128,7 @@ def estimate(
         + _COPIES_ON_DISK * sum(weights.values())
     )
     peak = max(memory[name] + _COPIES_IN_MEMORY * weights[name] for name in memory)
-    return Cost(disk, _BASE + peak, seconds, count)
+    return Cost(disk, _BASE + peak, seconds, count, network_size(network, schema, side))
 
 
 @dataclass(frozen=True)

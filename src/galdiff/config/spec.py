@@ -170,6 +170,9 @@ class DenoiserSpec(_TrainingSpec):
         description="Where the latents are in training: on the GPU, in memory, or in the store, read in shuffled "
         "blocks; auto: the first where they take at most a quarter of the GPU's free memory or 0.4 of the machine's.",
     )
+    compile: Flag | Literal["auto"] = Field(
+        default="auto", description="Compile the network for training, a minute or two at the start; auto: on a GPU."
+    )
     decay: Literal["cosine", "linear", "constant"] = Field(
         default="linear", description="How the rate goes to zero; linear: at the end."
     )
@@ -188,6 +191,7 @@ class DenoiserSpec(_TrainingSpec):
             "augment": self.dihedral,
             "views": self.views,
             "reader": self.reader,
+            "compile": self.compile,
             "training": {**self.training(), "ema": self.ema.settings()},  # type: ignore[attr-defined]
         }
 
