@@ -41,7 +41,7 @@ class Training:
 
 
 class Sampling:
-    params = ("heun", "dpmpp_2m", "euler")
+    params = ("heun", "dpmpp_2m", "unipc", "euler")
     param_names = ("sampler",)
 
     def setup(self, name):

@@ -37,6 +37,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import galdiff
 from galdiff.atomic import write_json
 from galdiff.config import load
+from galdiff.config.networks import DiTSpec
 from galdiff.diffusion import Denoiser, Objective, RectifiedFlow, build_sampler
 from galdiff.nn import build_backbone
 from galdiff.randomness import Draws
@@ -94,11 +95,15 @@ def shipped_cases() -> list[Case]:
         return Case(f"{name}.yaml", backbone, (spec.autoencoder.channels, side, side), 512)
 
     big = (4, 32, 32)
+
+    def dit(size: str) -> dict[str, Any]:
+        return DiTSpec(size=size, patch=2).settings()
+
     return [  # the first ones are compiled first
-        Case("dit_s2", {"kind": "dit", "patch": 2, "width": 384, "depth": 12, "heads": 6}, big, 256),
+        Case("dit_b2", dit("B"), big, 256),
         catalog("gz2"),
+        Case("dit_s2", dit("S"), big, 256),
         Case("edm2", {"kind": "edm2", "widths": [128, 256, 256], "blocks": 2, "head_width": 64}, big, 256),
-        Case("dit_b2", {"kind": "dit", "patch": 2, "width": 768, "depth": 12, "heads": 12}, big, 256),
         *map(catalog, ("gz1", "deeplense", "quickstart")),
     ]
 
@@ -231,10 +236,14 @@ def speed(case: Case, device: torch.device, *, backend: str | None, seconds: flo
         "training_share_of_matmul": training * training_flops / 1e12 / peak,
     }
     denoiser.eval()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     sampling = case.batch * rate_of(sample, device, seconds, warmup=1)
     return {
         **out,
         "sampler": f"{SAMPLER}, {STEPS} steps, {sampler.nfe} evaluations, guidance 1",
+        "recompiled_samplings": _recompiled(sample, steps=2) if backend else 0,
+        "sampling_peak_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
         "sampling_images_per_second": sampling,
         "sampling_share_of_matmul": sampling * sampling_flops / 1e12 / peak,
     }

@@ -135,6 +135,8 @@ def sample(
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the sampler.")] = None,
     guidance: Annotated[float | None, typer.Option(min=0.0, help="Guidance weight; 1 is none.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first sample.")] = 0,
+    ema: Annotated[float | None, typer.Option(help="Length of the weights' power-function average.")] = None,
+    precision: Annotated[str, typer.Option(help="float32, or bfloat16: faster on a GPU.")] = "float32",
     device: Device = None,
     debug: Debug = False,
 ) -> None:
@@ -145,8 +147,8 @@ def sample(
     conditions = parse_conditions(condition or ())
     from galdiff import LatentDiffusion
 
-    model = LatentDiffusion.load(run, device=device or "auto")
-    images = model.sample(n, steps=steps, guidance=guidance, seed=seed, **conditions)
+    model = LatentDiffusion.load(run, device=device or "auto", ema=ema)
+    images = model.sample(n, steps=steps, guidance=guidance, seed=seed, precision=precision, **conditions)
     save_samples(images, output)
     typer.echo(f"{n} samples: {output}")
 

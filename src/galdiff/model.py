@@ -28,6 +28,7 @@ from galdiff.errors import CheckpointError, GaldiffError
 from galdiff.nn import build_backbone
 from galdiff.randomness import normal
 from galdiff.schema.conditions import Conditions, ConditionSchema
+from galdiff.training import posthoc
 
 __all__ = ["DiffusionModel", "ImageFormat", "build_denoiser", "load_denoiser"]
 
@@ -96,10 +97,14 @@ def build_denoiser(
     prediction: str,
     *,
     uncertainty: bool = False,
+    self_conditioning: bool = False,
 ) -> Denoiser:
     """Build a denoiser of unit-variance latents from its description."""
-    network = build_backbone(dict(backbone), schema)
-    return Denoiser(network, Schedule.from_dict(schedule), prediction=prediction, uncertainty=uncertainty)
+    network = dict(backbone)
+    if self_conditioning:
+        network["inputs"] = 2 * network["channels"]
+    learned = {"uncertainty": uncertainty, "self_conditioning": self_conditioning}
+    return Denoiser(build_backbone(network, schema), Schedule.from_dict(schedule), prediction=prediction, **learned)
 
 
 @dataclass(frozen=True)
@@ -177,6 +182,7 @@ class DiffusionModel:
         noise: bool = True,
         batch: int = _BATCH,
         stretched: bool = False,
+        precision: str = "float32",
     ) -> Iterator[Tensor]:
         """Yield batches of pixel values ``(≤ batch, band, y, x)`` on the CPU.
 
@@ -194,14 +200,26 @@ class DiffusionModel:
             Samples at once; the samples do not depend on it.
         stretched : bool
             Yield what the networks see instead of pixel values.
+        precision : {"float32", "bfloat16"}
+            Of the denoiser's products; in float32 a sample is the same on any device to 1e-4, bfloat16 is faster on a
+            GPU.
+
+        Raises
+        ------
+        GaldiffError
+            For another precision.
         """
+        if precision not in ("float32", "bfloat16"):
+            raise GaldiffError(f"unknown precision '{precision}'", remedy="Known: float32, bfloat16")
+        lower = torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16")
         side = self.format.size // self.autoencoder.factor
         shape = (self.autoencoder.latent_channels, side, side)
         for rows in torch.arange(len(seeds)).split(batch):
             index = seeds[rows].to(self.device)
             start = normal(0, "sample", index, shape, device=self.device)
-            z = sampler(start, conditions[rows].to(self.device), seeds=index)
-            decoded = self.autoencoder.decode(self.unwhiten(z))
+            with lower:
+                z = sampler(start, conditions[rows].to(self.device), seeds=index)
+            decoded = self.autoencoder.decode(self.unwhiten(z.float()))
             x = decoded.sample(0, index) if noise else decoded.mean
             yield (x.float() if stretched else self.format.pixels(x.float())).cpu()
 
@@ -235,6 +253,7 @@ class DiffusionModel:
             "schedule": self.denoiser.schedule.to_dict(),
             "prediction": self.denoiser.prediction,
             "uncertainty": self.denoiser.uncertainty is not None,
+            "self_conditioning": self.denoiser.self_conditioning,
             "schema": self.schema.to_dict(),
             "format": self.format.to_dict(),
             "latent_mean": self.latent_mean.tolist(),
@@ -250,8 +269,10 @@ class DiffusionModel:
         self.save_denoiser(folder / "denoiser")
 
     @classmethod
-    def load(cls, folder: str | Path, *, device: torch.device | str = "cpu") -> DiffusionModel:
-        """Read a run directory or what `save` wrote.
+    def load(
+        cls, folder: str | Path, *, device: torch.device | str = "cpu", ema: float | None = None
+    ) -> DiffusionModel:
+        """Read a run directory or what `save` wrote, by choice with a weight average of another length.
 
         Raises
         ------
@@ -264,7 +285,7 @@ class DiffusionModel:
             raise CheckpointError("there is no trained denoiser here", where=folder, remedy=remedy)
         autoencoder = load_autoencoder(folder / "autoencoder")
         with _denoiser_errors(folder / "denoiser"):
-            denoiser, spec = load_denoiser(folder / "denoiser")
+            denoiser, spec = load_denoiser(folder / "denoiser", ema=ema)
             model = cls(
                 autoencoder,
                 denoiser,
@@ -277,13 +298,16 @@ class DiffusionModel:
         return model.to(device)
 
 
-def load_denoiser(folder: str | Path) -> tuple[Denoiser, dict[str, Any]]:
+def load_denoiser(folder: str | Path, *, ema: float | None = None) -> tuple[Denoiser, dict[str, Any]]:
     """Read what `DiffusionModel.save_denoiser` wrote; no autoencoder is needed.
 
     Parameters
     ----------
     folder : path-like
         The folder ``denoiser`` of a run directory or a saved model.
+    ema : float, optional
+        Length of the power-function average of the weights, of a run that kept snapshots; by default the one that was
+        saved.
 
     Returns
     -------
@@ -295,15 +319,19 @@ def load_denoiser(folder: str | Path) -> tuple[Denoiser, dict[str, Any]]:
     Raises
     ------
     CheckpointError
-        Where a file is missing, damaged or of another architecture.
+        Where a file is missing, damaged or of another architecture, or there are no snapshots to average.
     """
     folder = Path(folder)
     with _denoiser_errors(folder):
         spec = json.loads((folder / "spec.json").read_text())
         schema = ConditionSchema.from_dict(spec["schema"])
         theory = spec["schedule"], spec["prediction"]
-        denoiser = build_denoiser(spec["backbone"], schema, *theory, uncertainty=spec.get("uncertainty", False))
-        denoiser.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"))
+        switches = {name: spec.get(name, False) for name in ("uncertainty", "self_conditioning")}
+        denoiser = build_denoiser(spec["backbone"], schema, *theory, **switches)
+        weights = safetensors.torch.load_file(folder / "weights.safetensors")
+        if ema is not None:
+            weights |= posthoc(folder / "snapshots", ema)
+        denoiser.load_state_dict(weights)
     return denoiser.eval(), spec
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["StageProgress", "quiet", "stage_progress"]
+__all__ = ["StageProgress", "quiet", "say", "stage_progress"]
 
 _EVERY = 5.0  # seconds between plain lines: often enough to see life in a batch system's log
 _REDRAW = 0.1
@@ -23,6 +23,12 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         _quiet -= 1
+
+
+def say(stage: str, text: str) -> None:
+    """Say something about a stage before it begins, a line."""
+    if not _quiet:
+        print(f"{stage:<12}{text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 class StageProgress:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from galdiff.autoencoder import Autoencoder, AutoencoderLoss, LatentPosterior, gradient_loss
+from galdiff.autoencoder import AutoencoderLoss, KLAutoencoder, LatentPosterior, gradient_loss
 from galdiff.autoencoder.adversarial import adaptive_weight, adversarial_terms, hinge_loss
 from galdiff.autoencoder.deviation import pixel_noise, stretched_deviation
 from galdiff.autoencoder.loss import pixel_loss

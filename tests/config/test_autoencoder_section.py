@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from galdiff.autoencoder import AutoencoderLoss
 from galdiff.config import load
-from galdiff.config.spec import AutoencoderSpec
+from galdiff.config.coders import AutoencoderSpec
 from galdiff.errors import CatalogFileError
 from galdiff.pipeline.run import _lasting
 

@@ -8,9 +8,9 @@ from test_load import problems
 
 from galdiff.config import dump, load
 from galdiff.config.check import check
+from galdiff.config.coders import AutoencoderSpec
 from galdiff.config.cost import estimate
 from galdiff.config.ready import IdentitySpec, PretrainedSpec
-from galdiff.config.spec import AutoencoderSpec
 from galdiff.schema.conditions import ConditionSchema
 
 HEAD = "name: demo\ndata: {kind: gz2, root: x, size: 64}\n"

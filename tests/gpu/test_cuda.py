@@ -115,6 +115,42 @@ class TestBackbones:
 
 
 @pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", BACKBONES, ids=lambda s: s["kind"])
+def test_a_compiled_step_never_compiles_again(spec):
+    import torch._dynamo
+
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    denoiser = Denoiser(build_backbone(spec, SCHEMA), RectifiedFlow()).cuda().train()
+    denoiser.backbone.compile(dynamic=False)
+    optimizer = torch.optim.AdamW(denoiser.parameters(), 1e-3, fused=True)
+    conditions, losses = SCHEMA.ask(8, morphology="b", votes={"bar": 0.5}).to("cuda"), []
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for step in range(20):
+            draws = Draws(0, range(8 * step, 8 * step + 8), "cuda")
+            with torch.autocast("cuda", torch.bfloat16):
+                loss = Objective()(denoiser, draws.normal("x", (4, 16, 16)), draws, condition=conditions)
+            optimizer.zero_grad()
+            loss.per_sample.mean().backward()
+            optimizer.step()
+            losses.append(float(loss.per_sample.detach().mean()))
+    assert np.isfinite(losses).all()
+
+
+@pytest.mark.gpu
+def test_sampling_in_bfloat16_is_near():
+    model, seeds = tiny_model("cuda"), torch.arange(4)
+    conditions = SCHEMA.ask(4, votes={"spiral": 0.8})
+    exact, rough = (
+        torch.cat(list(model.generate(model.sampler(), seeds, conditions, noise=False, precision=p)))
+        for p in ("float32", "bfloat16")
+    )
+    assert not torch.equal(exact, rough)
+    torch.testing.assert_close(rough, exact, rtol=0, atol=0.05)
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("sampler", ["heun", "dpmpp_2m", "euler"])
 def test_sampling_is_the_same(sampler):
     seeds, drawn = torch.tensor([3, 4, 11]), []

@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from galdiff.autoencoder import Autoencoder
 from galdiff.data.stretches import Asinh
 from galdiff.errors import DataError
 from galdiff.latents import CutoutStore

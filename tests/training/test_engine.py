@@ -177,6 +177,42 @@ class TestSkippedSteps:
         task = Toy(hook=lambda step, loss: loss * float("nan") if step % 2 else loss)
         assert run(task, tmp_path, images=800, max_skipped=10, log_every=0.0).skipped_steps == 50
 
+    def test_log_lines_name_what_bad_steps_were_shown(self, tmp_path):
+        """Every batch with row 17 gives no number: one in each of four epochs."""
+        task = Toy()
+        task.ids = np.arange(1000, 1040)
+        task.hook = lambda step, loss: loss * float("nan") if 17 in task.seen[-1][0] else loss
+        run(task, tmp_path, metrics=tmp_path / "m.jsonl", images=160)
+        expected = [
+            {
+                "step": step,
+                "positions": [8 * step, 8 * step + 8],
+                "rows": rows.tolist(),
+                "ids": (1000 + rows).tolist(),
+            }
+            for step, (rows, _) in enumerate(task.seen)
+            if 17 in rows
+        ]
+        assert len(expected) == 4
+        (line,) = read_metrics(tmp_path / "m.jsonl")
+        assert line["skipped_rows"] == expected
+        assert line["skipped_steps"] == 4
+
+    def test_they_are_named_once_and_only_by_their_own_line(self, tmp_path):
+        task = Toy(hook=lambda step, loss: loss * float("nan") if step in (3, 4) else loss)
+        run(task, tmp_path, metrics=tmp_path / "m.jsonl", log_every=0.0)
+        named = {line["images"]: line.get("skipped_rows") for line in read_metrics(tmp_path / "m.jsonl")}
+        assert [images for images, shown in named.items() if shown] == [32, 40]
+        assert [shown["step"] for images in (32, 40) for shown in named[images]] == [3, 4]
+        assert named[40][0]["rows"] == task.seen[4][0].tolist()
+
+    def test_the_error_names_the_last_one(self, tmp_path):
+        task = Toy(hook=lambda step, loss: loss * float("nan") if step >= 2 else loss)
+        with pytest.raises(GaldiffError) as caught:
+            run(task, tmp_path, max_skipped=3, log_every=0.0)
+        first = ", ".join(map(str, task.seen[-1][0].tolist()))
+        assert f"the last at step 4 of rows {first}" in str(caught.value)
+
     def test_nothing_but_bad_steps_is_never_a_success(self, tmp_path):
         task = Toy(hook=lambda step, loss: loss * float("nan"))
         with pytest.raises(GaldiffError, match="non-finite"):

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from galdiff.config.coders import AutoencoderSpec
 from galdiff.config.images import check_autoencoder
 from galdiff.config.load import Overrides, dump, load, strip_tags
-from galdiff.config.spec import AutoencoderSpec, RunSpec, StagesSpec
+from galdiff.config.spec import RunSpec, StagesSpec
 from galdiff.config.theory import check_theory
 from galdiff.errors import CatalogFileError
 

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from galdiff.autoencoder import build_autoencoder
-from galdiff.config.spec import AutoencoderSpec, RunSpec
+from galdiff.config.coders import AutoencoderSpec
+from galdiff.config.spec import RunSpec
 from galdiff.nn import build_backbone
+from galdiff.nn.size import NetworkSize, network_size
 from galdiff.schema.conditions import Class, ConditionSchema
 
 __all__ = ["Cost", "estimate"]
@@ -44,12 +46,15 @@ class Cost:
         By stage, on the device of the run.
     parameters : dict of str to int
         Of the autoencoder and the denoiser.
+    network : NetworkSize
+        Of the denoiser.
     """
 
     disk: int
     memory: int
     seconds: dict[str, float]
     parameters: dict[str, int]
+    network: NetworkSize
 
     def __str__(self) -> str:
         total = sum(self.seconds.values())
@@ -57,6 +62,7 @@ class Cost:
         sizes = ", ".join(f"{name} {n / 1e6:.2f} M" for name, n in self.parameters.items())
         return (
             f"parameters  {sizes}\n"
+            f"denoiser    {self.network}\n"
             f"disk        {_size(self.disk)}\n"
             f"memory      roughly {_size(self.memory)}\n"
             f"time        roughly {_duration(total)} ({stages})"
@@ -84,7 +90,8 @@ def estimate(
     size, ae, de = spec.data.size, spec.autoencoder, spec.denoiser
     autoencoder = build_autoencoder({"kind": "kl", "bands": bands, **ae.settings()["model"]}).to(device)
     side, channels = size // autoencoder.factor, autoencoder.latent_channels
-    backbone = build_backbone({**de.settings()["backbone"], "channels": channels}, schema).to(device)
+    network = {**de.settings()["backbone"], "channels": channels}
+    backbone = build_backbone(network, schema).to(device)
     trained, batch = (ae.images, ae.batch) if isinstance(ae, AutoencoderSpec) else (0, 0)
     x = torch.randn(_PROBE if trained else 1, bands, size, size, device=device)
     z = torch.randn(max(1, min(_PROBE, _PIXELS // side**2)), channels, side, side, device=device)
@@ -125,7 +132,7 @@ def estimate(
         + _COPIES_ON_DISK * sum(weights.values())
     )
     peak = max(memory[name] + _COPIES_IN_MEMORY * weights[name] for name in memory)
-    return Cost(disk, _BASE + peak, seconds, count)
+    return Cost(disk, _BASE + peak, seconds, count, network_size(network, schema, side))
 
 
 @dataclass(frozen=True)

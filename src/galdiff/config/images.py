@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from galdiff.config.coders import AutoencoderSpec
 from galdiff.config.ready import IdentitySpec, PretrainedSpec
-from galdiff.config.spec import AutoencoderSpec
 from galdiff.errors import CatalogFileError, GaldiffError
 
 __all__ = ["check_autoencoder"]

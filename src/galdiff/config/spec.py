@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from galdiff.config.coders import AnyAutoencoder, AutoencoderSpec
 from galdiff.config.data import DataSpec, ask_problems
-from galdiff.config.ready import IdentitySpec, PretrainedSpec, with_kind
+from galdiff.config.networks import Average, AverageSpec, Backbone, UNetSpec
 from galdiff.config.section import (
     Count,
-    CountOrZero,
     Flag,
     Fraction,
     Name,
@@ -27,6 +27,7 @@ from galdiff.config.section import (
     section_error,
 )
 from galdiff.config.theory import ObjectiveSpec, SamplingSpec, Schedule, ScheduleSpec, theory
+from galdiff.config.training import TrainingSpec
 
 __all__ = [
     "AutoencoderSpec",
@@ -109,181 +110,7 @@ class SplitSpec(Section):
         return self
 
 
-class _TrainingSpec(Section):
-    images: Count = Field(description="Length of the training [images seen].")
-    batch: Count = Field(default=32, description="Images a step.")
-    learning_rate: Positive = Field(description="Peak rate of AdamW.")
-    warmup_images: CountOrZero = Field(default=3200, description="Linear warm-up [images].")
-    decay: Literal["cosine", "linear", "constant"] = Field(default="cosine", description="How the rate goes to zero.")
-    ema: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.995, description="Decay of the weight average, a step.")
-    clip: Positive = Field(default=1.0, description="Largest norm of the gradient.")
-    weight_decay: NonNegative = Field(default=0.0, description="Of AdamW.")
-    budget: Positive | None = Field(default=None, description="Train for so many seconds instead of so many images.")
-    save_every: Count = Field(default=20_000, description="Images between checkpoints.")
-    plot_every: Count = Field(default=20_000, description="Images between plots.")
-
-    def training(self) -> dict[str, Any]:
-        """Return the arguments of `galdiff.training.train`; the budget goes its own way."""
-        return {name: getattr(self, name) for name in _TrainingSpec.model_fields if name != "budget"}
-
-
-_AUTOENCODER_KEYS = {
-    "channels": ("kl", "vq"),
-    "kl": ("kl",),
-    "codes": ("vq",),
-    "commitment": ("vq",),
-    "levels": ("fsq",),
-}
-
-
-class AutoencoderSpec(_TrainingSpec):
-    """An autoencoder to train: with a normal posterior (kl), a codebook (vq) or rounded latents (fsq)."""
-
-    kind: Literal["kl", "vq", "fsq"] = Field(default="kl", description="Which of the three.")
-    factor: Literal[1, 2, 4, 8, 16] = Field(default=8, description="Downsampling from image to latent.")
-    channels: Count = Field(default=8, description="Channels of the latents.")
-    width: Annotated[int, Field(ge=8, multiple_of=8)] = Field(
-        default=128, description="Channels of the networks' finest level."
-    )
-    blocks: Count = Field(default=1, description="Residual blocks.")
-    stem: Literal["unshuffle", "haar"] = Field(
-        default="unshuffle", description="How patches become channels: pixel by pixel, or as Haar wavelet packets."
-    )
-    attention: Flag = Field(default=False, description="Self-attention at the lowest level.")
-    norm: Literal["group", "rms"] = Field(default="group", description="Normalization of the residual blocks.")
-    activation: Literal["linear", "tanh"] = Field(
-        default="linear", description="Of the decoded image; tanh keeps it within (-1, 1)."
-    )
-    codes: Annotated[Count, Field(ge=2)] = Field(default=1024, description="Of vq: size of the codebook.")
-    commitment: NonNegative = Field(default=0.25, description="Of vq: weight that keeps latents near their codes.")
-    levels: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1, max_length=20)] = Field(
-        default=(8, 8, 8, 5, 5, 5), description="Of fsq: levels of every latent channel."
-    )
-    kl: NonNegative = Field(default=1.0e-3, description="Weight of the divergence from the unit normal.")
-    gradient: NonNegative = Field(default=0.5, description="Weight of the gradient term.")
-    grain: NonNegative = Field(default=0.03, description="Weight of the noise model's likelihood.")
-    pixel: Literal["l1", "l2", "huber"] = Field(default="l1", description="What a pixel's difference costs.")
-    kl_warmup_images: CountOrZero = Field(default=0, description="Grow the divergence's weight from zero [images].")
-    free_bits: NonNegative = Field(
-        default=0.0, description="Divergence that costs a latent channel nothing [nats per element]."
-    )
-    chi2: NonNegative = Field(
-        default=0.0, description="Weight of the squared differences over the variance of the pixels' noise."
-    )
-    dihedral: Flag = Field(default=True, description="Teach that a turned latent is a turned image.")
-    scale_equivariance: NonNegative = Field(
-        default=0.0, description="Weight of the images of half the side, decoded from latents of half the side."
-    )
-    adversarial: NonNegative = Field(
-        default=0.0, description="Weight of a discriminator's judgment, times the ratio of gradients; 0: there is none."
-    )
-    adversarial_start: CountOrZero = Field(default=0, description="Images before the discriminator comes in.")
-    discriminator_width: Count = Field(default=32, description="Channels of the discriminator's first layer.")
-    images: Count = Field(default=100_000, description="Length of the training [images seen].")
-    learning_rate: Positive = Field(default=3.0e-3, description="Peak rate of AdamW.")
-    validate_every: Count = Field(default=20_000, description="Images between validations, if there is a split for it.")
-    early_stopping: Count | None = Field(
-        default=None, description="End after so many validations in a row without a smaller loss."
-    )
-    keep: Literal["last", "best"] = Field(
-        default="last", description="Which weights become the autoencoder; best: of the least validation loss."
-    )
-
-    @model_validator(mode="after")
-    def _adversary_is_there(self) -> AutoencoderSpec:
-        names = ("adversarial_start", "discriminator_width")
-        stray = [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
-        if stray and not self.adversarial:
-            raise section_error(*(((name,), "says nothing where adversarial is 0") for name in stray))
-        return self
-
-    @model_validator(mode="after")
-    def _keys_belong(self) -> AutoencoderSpec:
-        strangers = [
-            ((name,), f"is an option of {' and '.join(owners)}, not of {self.kind}")
-            for name, owners in _AUTOENCODER_KEYS.items()
-            if self.kind not in owners and getattr(self, name) != AutoencoderSpec.model_fields[name].default
-        ]
-        if strangers:
-            raise section_error(*strangers)
-        return self
-
-    def settings(self) -> dict[str, Any]:
-<<<<<<< HEAD
-        """Return plain arguments: ``model``, ``loss`` and ``training``.
-
-        What is as it always was before there was a choice is left out, so that runs of then go on.
-        """
-        own = {name for name, owners in _AUTOENCODER_KEYS.items() if self.kind in owners} - {"kl"}
-        chosen = self.model_dump(include={"kind", "stem", "attention", "norm", "activation"}, exclude_defaults=True)
-        loss = self.model_dump(include={"kl", "gradient", "grain"})
-        return {
-            "model": {**self.model_dump(mode="json", include={"factor", "width", "blocks", *own}), **chosen},
-            "loss": loss if self.kind == "kl" else {**loss, "kl": 0.0},
-            "training": self.training(),
-=======
-        """Return plain arguments: ``model``, ``loss``, ``training`` and, where they are not the usual, more.
-
-        What came later is named only where it is not the default, so that the records of earlier runs stay true.
-        """
-        options = {"pixel", "kl_warmup_images", "free_bits", "chi2", "dihedral", "scale_equivariance"}
-        options |= {"adversarial", "adversarial_start"}
-        loss = self.model_dump(include=options, exclude_defaults=True)
-        more: dict[str, Any] = {} if self.keep == "last" else {"keep": self.keep}
-        if self.adversarial:
-            more["discriminator"] = {"width": self.discriminator_width}
-        training = {**self.training(), "validate_every": self.validate_every}
-        if self.early_stopping:
-            training["early_stopping"] = self.early_stopping
-        return {
-            "model": self.model_dump(include={"factor", "channels", "width", "blocks"}),
-            "loss": self.model_dump(include={"kl", "gradient", "grain"}) | loss,
-            "training": training,
-            **more,
->>>>>>> losses
-        }
-
-
-AnyAutoencoder = Annotated[
-    Annotated[AutoencoderSpec | IdentitySpec | PretrainedSpec, Field(discriminator="kind")], BeforeValidator(with_kind)
-]
-
-
-class UNetSpec(Section):
-    """A U-Net with adaptive normalization (unet), or EDM2's magnitude-preserving one (edm2)."""
-
-    kind: Literal["unet", "edm2"] = Field(default="unet", description="Which of the two.")
-    patch: Count = Field(default=1, description="Side of the patches that become channels first.")
-    widths: Annotated[tuple[Annotated[int, Field(ge=8, multiple_of=8)], ...], Field(min_length=1)] = Field(
-        default=(64, 128), description="Channels of every level, each half as fine as the one before."
-    )
-    blocks: Count = Field(default=1, description="Residual blocks a level.")
-    head_width: Count = Field(default=32, description="Channels of an attention head.")
-
-
-class DiTSpec(Section):
-    """A diffusion transformer."""
-
-    kind: Literal["dit"] = Field(default="dit", description="This one.")
-    patch: Count = Field(default=2, description="Side of the patches that become tokens.")
-    width: Count = Field(default=384, description="Channels of a token.")
-    depth: Count = Field(default=12, description="Transformer blocks.")
-    heads: Count = Field(default=6, description="Attention heads.")
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> DiTSpec:
-        if self.width % (4 * self.heads):
-            raise section_error((("width",), f"should be a multiple of 4 x heads = {4 * self.heads}"))
-        return self
-
-
-Backbone = Annotated[
-    Annotated[UNetSpec | DiTSpec, Field(discriminator="kind")],
-    BeforeValidator(lambda value: {"kind": value} if isinstance(value, str) else value),
-]
-
-
-class DenoiserSpec(_TrainingSpec):
+class DenoiserSpec(TrainingSpec):
     """The denoiser and its training; ``backbone: dit`` is short for ``backbone: {kind: dit}``."""
 
     backbone: Backbone = Field(default=UNetSpec(), description="The network: its kind, or its kind and sizes.")
@@ -302,8 +129,14 @@ class DenoiserSpec(_TrainingSpec):
         description="Where the latents are in training: on the GPU, in memory, or in the store, read in shuffled "
         "blocks; auto: the first where they take at most a quarter of the GPU's free memory or 0.4 of the machine's.",
     )
+    compile: Flag | Literal["auto"] = Field(
+        default="auto", description="Compile the network for training, a minute or two at the start; auto: on a GPU."
+    )
     decay: Literal["cosine", "linear", "constant"] = Field(
         default="linear", description="How the rate goes to zero; linear: at the end."
+    )
+    ema: Average = Field(  # type: ignore[assignment]
+        default=AverageSpec(decay=0.995), description="Average of the weights: its decay, a step, or its kind."
     )
     images: Count = Field(default=200_000, description="Length of the training [images seen].")
     learning_rate: Positive = Field(default=1.5e-3, description="Peak rate of AdamW.")
@@ -311,13 +144,14 @@ class DenoiserSpec(_TrainingSpec):
     def settings(self) -> dict[str, Any]:
         """Return plain arguments: ``backbone``, ``schedule``, ``prediction``, ``objective``, ``null``, and so on."""
         return {
-            "backbone": self.backbone.model_dump(mode="json"),
+            "backbone": self.backbone.settings(),
             **theory(self.schedule, self.prediction, self.objective),
             "null": self.null,
             "augment": self.dihedral,
             "views": self.views,
             "reader": self.reader,
-            "training": self.training(),
+            "compile": self.compile,
+            "training": {**self.training(), "ema": self.ema.settings()},  # type: ignore[attr-defined]
         }
 
 
@@ -387,7 +221,8 @@ class RunSpec(Section):
         data = info.data.get("data")
         if data is not None and isinstance(autoencoder, AutoencoderSpec) and data.size % autoencoder.factor:
             raise section_error((("factor",), f"{autoencoder.factor} does not divide data.size, {data.size}"))
-        if data is not None and autoencoder.scale_equivariance and data.size % (2 * autoencoder.factor):
+        trained = isinstance(autoencoder, AutoencoderSpec)
+        if data is not None and trained and autoencoder.scale_equivariance and data.size % (2 * autoencoder.factor):
             problem = f"halves latents of {data.size // autoencoder.factor} pixels: the side should be even"
             raise section_error((("scale_equivariance",), problem))
         return autoencoder

@@ -55,6 +55,23 @@ class ObjectiveSpec(Section):
         default="uniform", description="Weights of the noise levels."
     )
     gamma: Positive = Field(default=5.0, description="Largest weight of min_snr.")
+    contrastive: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="Weight of the distance to other samples of the batch, such as 0.05; 0 is off."
+    )
+    self_conditioning: Flag = Field(
+        default=False, description="Show the network its own estimate of the step before, for a quarter more time."
+    )
+
+    @model_validator(mode="after")
+    def _contrastive_is_bounded(self) -> ObjectiveSpec:
+        if self.contrastive and self.weighting == "learned":
+            raise section_error((("contrastive",), "does not go with the weighting learned, which it makes unbounded"))
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """Return what is given; what is off is left out."""
+        off = {name for name in ("contrastive", "self_conditioning") if not getattr(self, name)}
+        return self.model_dump(exclude_none=True, exclude=off)
 
 
 # Times as in Esser et al. 2024 (arXiv:2403.03206) and in EDM2 (Karras et al. 2024, arXiv:2312.02696): its mean of
@@ -69,8 +86,10 @@ _VARIANCE_PRESERVING: tuple[str, dict[str, Any]] = ("v", {"time": "uniform", "lo
 def theory(schedule: ScheduleSpec, prediction: str | None, objective: ObjectiveSpec) -> dict[str, Any]:
     """Return ``schedule``, ``prediction`` and ``objective`` as plain arguments, each with what it leaves open."""
     usual, times = _DEFAULTS.get(schedule.kind, _VARIANCE_PRESERVING)
-    given = objective.model_dump(exclude_none=True)
+    given = objective.settings()
+    switch = {"self_conditioning": True} if given.pop("self_conditioning", False) else {}
     return {
+        **switch,
         "schedule": schedule.settings(),
         "prediction": prediction or usual,
         "objective": {**times, **given},

@@ -47,6 +47,11 @@ class Guidance(nn.Module):
         """The denoiser's schedule."""
         return self.denoiser.schedule
 
+    @property
+    def self_conditioning(self) -> bool:
+        """Whether the denoiser sees the guided estimate of the step before."""
+        return _conditions_itself(self.denoiser)
+
     def _finish(self, guided: Tensor, plain: Tensor, t: Tensor) -> Tensor:
         """Rescale, and keep the plain estimate outside of the interval."""
         if self.rescale:
@@ -81,15 +86,15 @@ class ClassifierFree(Guidance):
         super().__init__(denoiser, **options)
         self.weight = float(weight)
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, condition: Any = None, *, previous: Tensor | None = None) -> Tensor:
         """Return the guided estimate of the clean data; arguments as in `Denoiser.forward`."""
         _need(condition)
         if self.weight == 1:
-            return self.denoiser(x_t, t, condition)
+            return self.denoiser(x_t, t, condition, **_given(previous))
         if self.weight == 0:
-            return self.denoiser(x_t, t, condition.null())
-        t = t.expand(len(x_t))
-        both = self.denoiser(torch.cat([x_t, x_t]), torch.cat([t, t]), condition.cat(condition.null()))
+            return self.denoiser(x_t, t, condition.null(), **_given(previous))
+        t, asked = t.expand(len(x_t)), condition.cat(condition.null())
+        both = self.denoiser(torch.cat([x_t, x_t]), torch.cat([t, t]), asked, **_given(previous, 2))
         conditional, unconditional = both.chunk(2)
         return self._finish(torch.lerp(unconditional, conditional, self.weight), conditional, t)
 
@@ -117,14 +122,15 @@ class FieldGuidance(Guidance):
         super().__init__(denoiser, **options)
         self.weights = {part: float(w) for part, w in weights.items() if w != 1}
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, condition: Any = None, *, previous: Tensor | None = None) -> Tensor:
         """Return the guided estimate of the clean data; arguments as in `Denoiser.forward`."""
         _need(condition)
         count, t = 1 + len(self.weights), t.expand(len(x_t))
         asked = condition
         for part in self.weights:
             asked = asked.cat(condition.without(part))
-        plain, *without = self.denoiser(x_t.repeat(count, *[1] * (x_t.ndim - 1)), t.repeat(count), asked).chunk(count)
+        x_t = x_t.repeat(count, *[1] * (x_t.ndim - 1))
+        plain, *without = self.denoiser(x_t, t.repeat(count), asked, **_given(previous, count)).chunk(count)
         guided = plain
         for other, weight in zip(without, self.weights.values(), strict=True):
             guided = guided + (weight - 1) * (plain - other)
@@ -157,12 +163,14 @@ class Autoguidance(Guidance):
             raise GaldiffError("the weaker model has another schedule: its times mean other noise")
         self.weaker, self.weight = weaker, float(weight)
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, condition: Any = None, *, previous: Tensor | None = None) -> Tensor:
         """Return the guided estimate of the clean data; arguments as in `Denoiser.forward`."""
-        plain = self.denoiser(x_t, t, condition)
+        plain = self.denoiser(x_t, t, condition, **_given(previous))
         if self.weight == 1:
             return plain
-        guided = torch.lerp(self.weaker(x_t, t, condition), plain, self.weight)
+        earlier = _given(previous if _conditions_itself(self.weaker) else None)
+        weaker = self.weaker(x_t, t, condition, **earlier)
+        guided = torch.lerp(weaker, plain, self.weight)
         return self._finish(guided, plain, t.expand(len(x_t)))
 
 
@@ -188,9 +196,23 @@ class Floor(nn.Module):
         """The denoiser's schedule."""
         return self.denoiser.schedule
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+    @property
+    def self_conditioning(self) -> bool:
+        """Whether the denoiser sees the estimate of the step before."""
+        return _conditions_itself(self.denoiser)
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Any = None, *, previous: Tensor | None = None) -> Tensor:
         """Return the estimate of the clean data; arguments as in `Denoiser.forward`."""
-        return self.denoiser(x_t, t, condition).clamp_min(self.low)
+        return self.denoiser(x_t, t, condition, **_given(previous)).clamp_min(self.low)
+
+
+def _conditions_itself(denoiser: Any) -> bool:
+    return bool(getattr(denoiser, "self_conditioning", False))
+
+
+def _given(previous: Tensor | None, count: int = 1) -> dict[str, Tensor]:
+    """Return an earlier estimate as an argument, for each of some conditions; nothing where there is none."""
+    return {} if previous is None else {"previous": previous.repeat(count, *[1] * (previous.ndim - 1))}
 
 
 def _need(condition: Any) -> None:

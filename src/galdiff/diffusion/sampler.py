@@ -33,7 +33,7 @@ class _Denoises(Protocol):
     @property
     def schedule(self) -> Schedule: ...
 
-    def __call__(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor: ...
+    def __call__(self, x_t: Tensor, t: Tensor, condition: Any = None, **more: Any) -> Tensor: ...
 
 
 class Sampler(ABC):
@@ -118,8 +118,14 @@ class Sampler(ABC):
         times = self.times.to(device=noise.device, dtype=noise.dtype)
         seeds = torch.arange(len(noise), device=noise.device) if seeds is None else seeds
 
+        conditions_itself, last = getattr(self.denoiser, "self_conditioning", False), None
+
         def denoise(x: Tensor, i: int) -> Tensor:
-            return self.denoiser(x, times[i], condition)
+            nonlocal last
+            if not conditions_itself:
+                return self.denoiser(x, times[i], condition)
+            last = self.denoiser(x, times[i], condition, previous=last)
+            return last
 
         def fresh(i: int) -> Tensor:
             return normal(0, f"step {i}", seeds, noise.shape[1:], device=noise.device).to(noise.dtype)

@@ -2,7 +2,11 @@
 
 adaLN-zero modulation, RMS normalisation (Zhang & Sennrich 2019), SwiGLU (Shazeer 2020), two-dimensional rotary
 positions (Su et al. 2021) so that other latent sizes than the trained one work, and normalised queries and keys
-(Dehghani et al. 2023).
+(Dehghani et al. 2023). Rotary positions enter by their differences alone: where the count begins does not matter.
+
+By choice, long skips from the first half of the blocks to the second (Bao et al. 2023, arXiv:2209.12152), or token
+routing (Krause et al. 2025, arXiv:2501.04765): in training a random share of the tokens goes around the blocks between
+the second and the last but one, and returns in its place.
 """
 
 from __future__ import annotations
@@ -32,6 +36,15 @@ def _rotary(h: int, w: int, head_width: int, device: torch.device) -> tuple[Tens
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).to(x.dtype)
+
+
+def _merge(width: int) -> nn.Linear:
+    """Take a skip in; at first it is left out, so that training begins as without skips."""
+    layer = nn.Linear(2 * width, width)
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(width, 2 * width))
+        nn.init.zeros_(layer.bias)
+    return layer
 
 
 class _Block(nn.Module):
@@ -73,6 +86,12 @@ class DiT(nn.Module):
         Patch side in latent pixels.
     width, depth, heads : int
         Transformer size; the width of a head must be a multiple of 4.
+    inputs : int, optional
+        Channels of the input, where more than the latent's are given; those of the output stay ``channels``.
+    skips : bool
+        Long skips.
+    routing : float
+        Share of the tokens that go around the middle blocks, where `forward` is given what chooses them.
     """
 
     def __init__(
@@ -84,10 +103,18 @@ class DiT(nn.Module):
         width: int = 384,
         depth: int = 12,
         heads: int = 6,
+        inputs: int | None = None,
+        skips: bool = False,
+        routing: float = 0.0,
     ) -> None:
         super().__init__()
         if width % heads or (width // heads) % 4:
             raise ValueError(f"width {width} must be a multiple of 4 x heads {heads}")
+        if routing and (skips or depth < 4):
+            raise ValueError("token routing needs four blocks or more, and no long skips")
+        # As in the paper the first two see all tokens, and so do the last ones, four of them where there are many.
+        self.routed, self.routing = range(2, depth - min(4, depth // 3)), routing
+        self.depth, self.width = depth, width
         self.spec: dict[str, Any] = {
             "kind": "dit",
             "channels": channels,
@@ -96,21 +123,34 @@ class DiT(nn.Module):
             "depth": depth,
             "heads": heads,
         }
-        self.stem = nn.Linear(channels * patch**2, width)
+        # Only what is on: descriptions and hashes of models without it stay what they were.
+        self.spec |= {k: v for k, v in {"inputs": inputs, "skips": skips, "routing": routing}.items() if v}
+        self.stem = nn.Linear((inputs or channels) * patch**2, width)
         self.embed_noise = nn.Sequential(nn.Linear(128, width), nn.SiLU(), nn.Linear(width, width))
         self.register_buffer("frequencies", 2.0 ** torch.linspace(-2, 6, 64), persistent=False)
         self.embed_condition = ConditionEmbedding(schema, width)
         # Two thirds of the usual four widths: SwiGLU has three matrices where the perceptron has two.
         hidden = 8 * round(4 * width * 2 / 3 / 8)
         self.blocks = nn.ModuleList(_Block(width, heads, hidden) for _ in range(depth))
+        self.merges = nn.ModuleList(_merge(width) for _ in range(depth // 2 if skips else 0))
         self.norm = nn.RMSNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulate, self.out = nn.Linear(width, 2 * width), nn.Linear(width, channels * patch**2)
         for layer in (self.modulate, self.out):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor, noise_level: Tensor, conditions: Conditions | None = None) -> Tensor:
-        """Apply the network; shapes as in `UNet.forward`, sides of any size (padded to the patch)."""
+    def tokens(self, height: int, width: int) -> int:
+        """Return how many tokens a latent of some size has."""
+        patch = self.spec["patch"]
+        return -(-height // patch) * -(-width // patch)
+
+    def forward(
+        self, x: Tensor, noise_level: Tensor, conditions: Conditions | None = None, *, route: Tensor | None = None
+    ) -> Tensor:
+        """Apply the network; shapes as in `UNet.forward`, sides of any size (padded to the patch).
+
+        ``route``, ``(n, tokens)``, says which tokens the middle blocks see: those where it is least.
+        """
         n, c, h, w = x.shape
         p = self.spec["patch"]
         x = functional.pad(x, (0, -w % p, 0, -h % p))
@@ -119,11 +159,34 @@ class DiT(nn.Module):
         angle = noise_level.float()[:, None] * self.frequencies  # type: ignore[operator]
         embedding = self.embed_noise(torch.cat([angle.cos(), angle.sin()], dim=1).to(x.dtype))
         embedding = functional.silu(embedding + self.embed_condition(conditions, n, x.device).to(x.dtype))
-        cos, sin = _rotary(rows, columns, self.blocks[0].norm_q.normalized_shape[0], x.device)  # type: ignore
-        y = self.stem(tokens)
-        for block in self.blocks:
-            y = block(y, embedding, cos, sin)
+        head_width = self.spec["width"] // self.spec["heads"]
+        cos, sin = _rotary(rows, columns, head_width, x.device)
+        y = self._blocks(self.stem(tokens), embedding, cos, sin, route)
         shift, scale = self.modulate(embedding)[:, None].chunk(2, dim=-1)
         y = self.out(self.norm(y) * (1 + scale) + shift)
+        c = self.spec["channels"]
         y = y.reshape(n, rows, columns, c, p, p).permute(0, 3, 1, 4, 2, 5).reshape(n, c, rows * p, columns * p)
         return y[..., :h, :w]
+
+    def _blocks(self, y: Tensor, embedding: Tensor, cos: Tensor, sin: Tensor, route: Tensor | None) -> Tensor:
+        if route is not None and self.routing:
+            for block in self.blocks[: self.routed.start]:
+                y = block(y, embedding, cos, sin)
+            chosen = route.argsort(dim=1)[:, : max(1, round(y.shape[1] * (1 - self.routing)))]
+            index = chosen[..., None].expand(-1, -1, y.shape[2])
+            some, some_cos, some_sin = y.gather(1, index), cos[chosen][:, None], sin[chosen][:, None]
+            for block in self.blocks[self.routed.start : self.routed.stop]:
+                some = block(some, embedding, some_cos, some_sin)
+            y = y.scatter(1, index, some)
+            for block in self.blocks[self.routed.stop :]:
+                y = block(y, embedding, cos, sin)
+            return y
+        kept: list[Tensor] = []
+        second_half = len(self.blocks) - len(self.merges)
+        for i, block in enumerate(self.blocks):
+            if i >= second_half:
+                y = self.merges[i - second_half](torch.cat([y, kept.pop()], dim=-1))
+            y = block(y, embedding, cos, sin)
+            if i < len(self.merges):
+                kept.append(y)
+        return y

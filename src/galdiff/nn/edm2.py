@@ -86,6 +86,8 @@ class EDM2UNet(nn.Module):
         Levels with self-attention; by default the lowest alone.
     head_width : int
         Channels a head.
+    inputs : int, optional
+        Channels of the input, where more than the latent's are given; those of the output stay ``channels``.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class EDM2UNet(nn.Module):
         blocks: int = 2,
         attention: Sequence[bool] | None = None,
         head_width: int = 64,
+        inputs: int | None = None,
     ) -> None:
         super().__init__()
         attention = [i == len(widths) - 1 for i in range(len(widths))] if attention is None else list(attention)
@@ -110,10 +113,11 @@ class EDM2UNet(nn.Module):
             "attention": attention,
             "head_width": head_width,
         }
+        self.spec |= {"inputs": inputs} if inputs else {}
         embed = 2 * max(widths)
         self.fourier, self.embed_noise = MPFourier(widths[0]), MPConv(widths[0], embed)
         self.embed_condition = ConditionEmbedding(schema, embed)
-        self.stem = MPConv(channels * patch**2 + 1, widths[0], 3)
+        self.stem = MPConv((inputs or channels) * patch**2 + 1, widths[0], 3)
         skips, here = [widths[0]], widths[0]
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
         for level, width in enumerate(widths):
@@ -135,6 +139,7 @@ class EDM2UNet(nn.Module):
                 here = width
         self._takes_skip = [b.conv0.weight.shape[1] != b.conv0.weight.shape[0] for b in self.decoder]  # type: ignore
         self.out, self.out_gain = MPConv(here, channels * patch**2, 3), nn.Parameter(torch.zeros([]))
+        self.depth, self.width = sum(isinstance(m, _Block) for m in self.modules()), max(widths)
 
     def forward(self, x: Tensor, noise_level: Tensor, conditions: Conditions | None = None) -> Tensor:
         """Apply the network.

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from galdiff.autoencoder import AutoencoderLoss, Autoencoder, SkyAutoencoder, build_autoencoder
+from galdiff.autoencoder import Autoencoder, AutoencoderLoss, SkyAutoencoder, build_autoencoder
 from galdiff.autoencoder.deviation import stretched_deviation
 from galdiff.errors import DataError, GaldiffError
 from galdiff.latents import CutoutStore
@@ -95,6 +96,7 @@ class AutoencoderTask:
         self.model: nn.Module = autoencoder
         if discriminator is not None:
             self.model = nn.ModuleDict({"autoencoder": autoencoder, "discriminator": discriminator})
+        self.ids: np.ndarray | None = None
 
     def parts(self) -> list[tuple[nn.Module, float]]:
         """Return the adversaries, each with the factor of its learning rate."""
@@ -225,6 +227,7 @@ def train_autoencoder(
     task = AutoencoderTask(
         autoencoder, cutouts, image_format, loss, seed=seed, held_out=held_out, discriminator=discriminator
     )
+    task.ids = store.ids[store.rows("train")]
     if held_out is None:
         training = {**training, "validate_every": None}
     result = train(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,12 +18,14 @@ from galdiff.diffusion import Objective
 from galdiff.latents import LatentBlocks, LatentStore, LatentTable
 from galdiff.model import DiffusionModel, ImageFormat, build_denoiser
 from galdiff.nn import dihedral
+from galdiff.nn.size import NetworkSize, network_size
+from galdiff.progress import say
 from galdiff.randomness import Draws
 from galdiff.report.plots import render, save_grid
 from galdiff.schema.conditions import random_subset
 from galdiff.training import train
 
-__all__ = ["DenoiserTask", "train_denoiser"]
+__all__ = ["DenoiserTask", "denoiser_size", "train_denoiser"]
 
 _PLOTTED = 32
 
@@ -43,6 +47,8 @@ class DenoiserTask:
         Share of samples trained without any condition.
     augment : bool
         Turn and reflect the latents, or take the view that is turned so (reflections swap mirror classes).
+    compiled : int, optional
+        The batch that the backbone is compiled for; any other, and pictures, run without the compiler.
     """
 
     def __init__(
@@ -54,11 +60,13 @@ class DenoiserTask:
         seed: int,
         null: float = 0.1,
         augment: bool = True,
+        compiled: int | None = None,
     ) -> None:
         self.model, self.diffusion, self.table, self.objective = model.denoiser, model, table, objective
-        self.null = null
+        self.null, self.compiled = null, compiled
         self.draws = Draws(seed, range(0), model.device)
         self.augment, self.rows = augment, len(table)
+        self.ids: np.ndarray | None = None
 
     def order(self, seed: int, epoch: int) -> Any:
         """Return the order of the training rows in an epoch."""
@@ -76,15 +84,21 @@ class DenoiserTask:
             z = z if self.table.views > 1 else dihedral(z, element)
             conditions = self.diffusion.schema.dihedral(conditions, element)
         conditions = random_subset(conditions, draws, null=self.null)
-        loss = self.objective(self.model, z, draws, condition=conditions)
+        with self._eagerly(len(rows) != self.compiled):
+            loss = self.objective(self.model, z, draws, condition=conditions)
         return loss.per_sample.mean(), {}
+
+    def _eagerly(self, eager: bool) -> AbstractContextManager[Any]:
+        """Leave the compiler out, so that a last smaller batch and pictures do not have it start again."""
+        return torch.compiler.set_stance("force_eager") if eager and self.compiled is not None else nullcontext()
 
     def plot(self, folder: Path, images: int) -> None:
         """Write a picture of samples of the current weights with the conditions of the first training rows."""
         n = min(_PLOTTED, self.rows)
         sampler = self.diffusion.sampler(guidance=1.0)
         batches = self.diffusion.generate(sampler, torch.arange(n), self.table.take(torch.arange(n)).conditions)
-        pixels = torch.cat(list(batches)).numpy()
+        with self._eagerly(True):
+            pixels = torch.cat(list(batches)).numpy()
         save_grid(folder / f"samples-{images:09d}.png", render(pixels, self.diffusion.format.unit), columns=8)
 
 
@@ -114,8 +128,9 @@ def train_denoiser(
     image_format : ImageFormat
         Bands, size, unit and stretch of the cutouts.
     settings : mapping
-        ``backbone``, ``schedule``, ``prediction``, ``objective``, ``null``, ``augment``, ``training``, and ``reader``
-        of `LatentStore.reader` ("auto" by default).
+        ``backbone``, ``schedule``, ``prediction``, ``objective``, ``null``, ``augment``, ``training``, and by choice
+        ``self_conditioning``, ``reader`` of `LatentStore.reader` ("auto" by default) and ``compile`` (True, False, or
+        "auto", which is on a GPU).
     sampling : mapping
         Default ``sampler``, ``steps`` and ``guidance`` of the model.
     seed, device, metrics, budget
@@ -125,7 +140,14 @@ def train_denoiser(
     schema = store.schema
     backbone = {**settings["backbone"], "channels": autoencoder.latent_channels}
     learns = settings["objective"].get("weighting") == "learned"
-    denoiser = build_denoiser(backbone, schema, settings["schedule"], settings["prediction"], uncertainty=learns)
+    denoiser = build_denoiser(
+        backbone,
+        schema,
+        settings["schedule"],
+        settings["prediction"],
+        uncertainty=learns,
+        self_conditioning=settings.get("self_conditioning", False),
+    )
     model = DiffusionModel(
         autoencoder,
         denoiser,
@@ -135,6 +157,10 @@ def train_denoiser(
         torch.tensor(store.attrs["channel_std"]),
         dict(sampling),
     ).to(device)
+    compiles = settings.get("compile", "auto")
+    compiles = device.type == "cuda" if compiles == "auto" else compiles
+    if compiles:
+        model.denoiser.backbone.compile(dynamic=False)
     task = DenoiserTask(
         model,
         _reader(store, device, settings.get("reader", "auto"), folder / "reader.json"),
@@ -142,7 +168,10 @@ def train_denoiser(
         seed=seed,
         null=settings["null"],
         augment=settings["augment"],
+        compiled=settings["training"]["batch"] if compiles else None,
     )
+    task.ids = store.ids[store.rows("train")]
+    say("denoiser", str(denoiser_size(model)))
     result = train(
         task, folder, seed=seed, device=device, metrics=metrics, stage="denoiser", budget=budget, **settings["training"]
     )
@@ -150,6 +179,13 @@ def train_denoiser(
     model.denoiser.eval()
     model.save_denoiser(folder)
     return model
+
+
+def denoiser_size(model: DiffusionModel) -> NetworkSize:
+    """Measure a model's denoiser on the latents of its images."""
+    side = model.format.size // model.autoencoder.factor
+    spec: dict[str, Any] = model.denoiser.backbone.spec  # type: ignore[assignment]
+    return network_size(spec, model.schema, side)
 
 
 def _reader(store: LatentStore, device: torch.device, reader: str, note: Path) -> LatentTable | LatentBlocks:

@@ -19,7 +19,7 @@ from galdiff.lock import release_lock, take_lock
 from galdiff.model import CALIBRATION, DiffusionModel, ImageFormat, resolve_device, weights_hash
 from galdiff.pipeline.autoencoder import train_autoencoder
 from galdiff.pipeline.cutouts import write_cutouts
-from galdiff.pipeline.denoiser import train_denoiser
+from galdiff.pipeline.denoiser import denoiser_size, train_denoiser
 from galdiff.pipeline.latents import write_latents
 from galdiff.pipeline.records import ARTIFACTS, STAGES, Run
 from galdiff.pipeline.samples import write_samples
@@ -164,14 +164,14 @@ class _Flow:
             autoencoder_hash=weights_hash(self.folder / "autoencoder"),
         )
 
-    def do_denoiser(self) -> None:
+    def do_denoiser(self) -> dict[str, Any]:
         latents, cutouts = LatentStore.open(self.folder / "latents.zarr"), self.cutouts()
         if latents.attrs["autoencoder"]["sha256"] != weights_hash(self.folder / "autoencoder"):
             remedy = "Encode again with --redo latents"
             raise StoreError(
                 "the latents are of another autoencoder", where=self.folder / "latents.zarr", remedy=remedy
             )
-        train_denoiser(
+        model = train_denoiser(
             latents,
             self.autoencoder(),
             self.folder / "denoiser",
@@ -183,6 +183,7 @@ class _Flow:
             metrics=self.folder / "metrics.jsonl",
             budget=self.where["budget"][1],
         )
+        return {"network": denoiser_size(model).to_dict()}
 
     def model(self) -> DiffusionModel:
         return DiffusionModel.load(self.folder, device=self.device)
@@ -279,10 +280,10 @@ def _known(stages: Sequence[str]) -> list[str]:
 
 
 def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out how often a training saves and draws, how it reads, and what an earlier stage already depends on."""
+    """Leave out how often a training saves and draws, how it reads and compiles, and what is an earlier stage's."""
     often = ("save_every", "plot_every") + (() if _validation_decides(settings) else ("validate_every",))
     training = {k: v for k, v in settings["training"].items() if k not in often}
-    return {k: v for k, v in settings.items() if k not in ("reader", "views")} | {"training": training}
+    return {k: v for k, v in settings.items() if k not in ("reader", "views", "compile")} | {"training": training}
 
 
 def _validation_decides(settings: Mapping[str, Any]) -> bool:
