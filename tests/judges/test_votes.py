@@ -157,6 +157,7 @@ class TestCalibration:
         found = vote_calibration(alpha, votes, mask, TREE)
         assert all(np.isnan(found[name][1]) for name in STATISTICS)
         assert found["galaxies"][1] == 0
+        assert all(np.isfinite(found[name][[0, 2]]).all() for name in STATISTICS)
 
 
 def test_figures_have_errors_and_floors():

@@ -118,26 +118,30 @@ class VoteComparison:
             raise DataError(f"concentrations {a.shape}, votes {k.shape} and masks {known.shape} are not of {tree.name}")
         if not ((a > 0).all() and np.isfinite(a).all() and (k >= 0).all()):
             raise DataError("concentrations must be positive and votes must not be negative")
-        self.tree, self.member = tree, _members(tree)
-        total = k @ self.member
-        self.predicted = a / (a @ self.member @ self.member.T)
-        self.asked = k / np.maximum(total @ self.member.T, 1e-9)
+        self.tree, self.owner = tree, _members(tree).argmax(axis=1)
+        total = self._sum(k)
+        self.predicted = a / self._sum(a)[:, self.owner]
+        self.asked = k / np.maximum(total[:, self.owner], 1e-9)
         most = np.maximum(np.where(known, total, 0).max(axis=1, keepdims=True), 1e-9)
         self.reach = np.where(known, total, 0) / most
         self.nll = dirichlet_multinomial_nll(torch.from_numpy(a), torch.from_numpy(k), tree).numpy()
-        self.rank = _ranks(a, k, self.member, seed, simulations)
+        self.rank = _ranks(a, k, self._sum(a)[:, self.owner], total[:, self.owner], seed, simulations)
         self.order = np.argsort(self.predicted, axis=0, kind="stable")
 
     def __len__(self) -> int:
         return len(self.asked)
 
+    def _sum(self, x: np.ndarray) -> np.ndarray:
+        """Sum over the answers of every question; a question that is NaN leaves the others alone."""
+        return np.add.reduceat(x, np.searchsorted(self.owner, np.arange(len(self.tree.questions))), axis=-1)
+
     def summary(self, times: np.ndarray) -> xr.Dataset:
         """Return the statistics with every galaxy counted so many times ``(n,)``."""
-        member, answers = self.member, self.member.sum(axis=0)
+        answers = np.bincount(self.owner)
         w = self.reach * times[:, None]
         total = w.sum(axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            share = (w / total) @ member.T
+            share = (w / total)[:, self.owner]
             mean_p, mean_f = (share * self.predicted).sum(axis=0), (share * self.asked).sum(axis=0)
             gap_f = self.asked - mean_f
             covariance, variance = (
@@ -145,15 +149,15 @@ class VoteComparison:
                 (share * gap_f**2).sum(axis=0),
             )
             inside = {
-                f"coverage{name}": ((share * (np.abs(self.rank - 0.5) < width / 2)).sum(axis=0) @ member) / answers
+                f"coverage{name}": self._sum((share * (np.abs(self.rank - 0.5) < width / 2)).sum(axis=0)) / answers
                 for name, width in _SIGMA.items()
             }
             weight, predicted, asked = self._bins(share)
             gaps = np.abs(predicted - asked).sum(axis=1)
             by_question = {
-                "slope": (covariance @ member) / (variance @ member),
-                "bias": np.abs(mean_p - mean_f) @ member / 2,
-                "calibration_error": np.where(total > 0, gaps @ member / answers, np.nan),
+                "slope": self._sum(covariance) / self._sum(variance),
+                "bias": self._sum(np.abs(mean_p - mean_f)) / 2,
+                "calibration_error": np.where(total > 0, self._sum(gaps) / answers, np.nan),
                 **inside,
                 "nll": (w * self.nll).sum(axis=0) / total,
                 "galaxies": np.nan_to_num(total**2 / (w**2 / np.maximum(times, 1)[:, None]).sum(axis=0)),
@@ -177,14 +181,13 @@ class VoteComparison:
         return [total.reshape(-1, BINS) for total in sums]
 
 
-def _ranks(a: np.ndarray, k: np.ndarray, member: np.ndarray, seed: int, draws: int) -> np.ndarray:
+def _ranks(a: np.ndarray, k: np.ndarray, total_a: np.ndarray, total_k: np.ndarray, seed: int, draws: int) -> np.ndarray:
     """Where the votes lie among simulated ones ``(n, answers)``: uniform in (0, 1) if the judge is right.
 
     Whole votes tie; a tie is broken at random, which makes the rank uniform (Czado, Gneiting & Held 2009).
     """
     rng = np.random.default_rng(seed)
-    rest = (a @ member @ member.T) - a
-    n = np.rint(k @ member @ member.T).astype(np.int64)
+    rest, n = total_a - a, np.rint(total_k).astype(np.int64)
     whole, below, equal = np.rint(k), np.zeros(k.shape), np.zeros(k.shape)
     for _ in range(draws):
         # One answer's votes are beta-binomial, whatever the others are.
