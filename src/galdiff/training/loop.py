@@ -37,11 +37,10 @@ __all__ = ["Interrupted", "Result", "Task", "train"]
 class Task(Protocol):
     """What the engine needs of a trainer.
 
-    A task may also have, called with averaged weights, ``plot(folder, images)``, every ``plot_every`` images, which may
-    return figures to log, and ``validate()``, every ``validate_every`` images, which returns figures, ``loss`` among
-    them, of what is not trained on; ``order(seed, epoch)``, whose slices are the rows of an epoch, by default a
-    permutation of all rows; and ``parts()``, modules that together are the model, each with the factor of its learning
-    rate, whose gradients are clipped apart: what pulls at one of two adversaries must not slow the other.
+    A task may also have ``plot(folder, images)``, which may return figures to log, and ``validate()``, which returns
+    figures of what is not trained on, ``loss`` among them, both called with averaged weights; ``order(seed, epoch)``,
+    whose slices are the rows of an epoch, by default a permutation of all rows; and ``parts()``, modules that make up
+    the model, each with the factor of its learning rate, whose gradients are clipped apart.
     """
 
     rows: int
@@ -68,10 +67,8 @@ class Result:
         Averaged weights and the buffers: a state dict of the model.
     images, seconds, skipped_steps
         Totals over all sessions.
-    best_state : dict, optional
-        The averaged weights of the least validation loss.
-    best_images : int, optional
-        When that was.
+    best_state, best_images : optional
+        The averaged weights of the least validation loss, and their position.
     """
 
     ema_state: dict[str, Tensor]
@@ -87,7 +84,7 @@ class _State:
 
     def __init__(self, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
         self.model = model
-        self.moments = {p: o.state for o in optimizers for group in o.param_groups for p in group["params"]}
+        self.moments = {p: o.state[p] for o in optimizers for group in o.param_groups for p in group["params"]}
         self.parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         self.names = [name for name, p in model.named_parameters() if p.requires_grad]
         self.ema = [p.detach().clone() for p in self.parameters]
@@ -109,7 +106,7 @@ class _State:
         out = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         for name, p, average in zip(self.names, self.parameters, self.ema, strict=True):
             out[f"ema.{name}"] = average
-            for key, value in self.moments[p][p].items():
+            for key, value in self.moments[p].items():
                 out[f"optimizer.{key}.{name}"] = value
         out |= {f"best.{name}": average for name, average in zip(self.names, self.best, strict=False)}
         return {**out, "skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
@@ -120,13 +117,12 @@ class _State:
             average.copy_(tensors[f"ema.{name}"])
             if f"best.{name}" in tensors:
                 self.best.append(torch.empty_like(average).copy_(tensors[f"best.{name}"]))
-            for key in ("step", "exp_avg", "exp_avg_sq"):
-                if f"optimizer.{key}.{name}" not in tensors:  # its part had not begun
-                    continue
+            has_moments = f"optimizer.step.{name}" in tensors  # not before its part has begun
+            for key in ("step", "exp_avg", "exp_avg_sq") if has_moments else ():
                 value = tensors[f"optimizer.{key}.{name}"].to(p.device)
                 if key != "step":
                     value = value.contiguous(memory_format=_format(p))
-                self.moments[p][p][key] = value
+                self.moments[p][key] = value
         self.judged = meta.get("judged", self.judged)
         self.skipped.copy_(tensors["skipped"])
         self.skipped_in_a_row.copy_(tensors["skipped_in_a_row"])
@@ -195,7 +191,7 @@ def train(
     save_every, plot_every, validate_every : int
         Images between checkpoints, between pictures and between validations, of a task that has them.
     early_stopping : int, optional
-        Validations in a row without a smaller loss that end the training.
+        End after so many validations in a row without a smaller loss.
     budget : float, optional
         Seconds of training to spend instead of ``images``, over all sessions; exempt from bit-equality.
     device : torch.device
@@ -258,7 +254,7 @@ def train(
 
     def save() -> None:
         state.seconds = elapsed()
-        meta = {"seconds": state.seconds, "stage": stage, **({"judged": state.judged} if state.best else {})}
+        meta = {"seconds": state.seconds, "stage": stage, "judged": state.judged}
         save_checkpoint(folder, state.images, state.tensors(), meta)
 
     def log(*, last: bool) -> None:
@@ -318,8 +314,8 @@ def train(
             grads = [[p.grad for p in part if p.grad is not None] for part in trained]
             norms = [torch.nn.utils.get_total_norm(part, foreach=True) for part in grads if part]
             finite = torch.isfinite(torch.stack(norms)).all().float()
-            begun_parts = [optimizer for optimizer, part in zip(optimizers, grads, strict=True) if part]
-            for optimizer, norm in zip(begun_parts, norms, strict=True):
+            active = [optimizer for optimizer, part in zip(optimizers, grads, strict=True) if part]
+            for optimizer, norm in zip(active, norms, strict=True):
                 # Clipped by the optimizer itself, which divides by the scale in the pass that it makes anyway.
                 optimizer.grad_scale = (norm / clip).clamp(min=1.0)  # type: ignore[attr-defined]
                 optimizer.found_inf = 1 - finite  # type: ignore[attr-defined]
