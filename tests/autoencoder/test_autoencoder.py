@@ -39,6 +39,19 @@ def spectrum(x: Tensor) -> Tensor:
     return torch.stack([power[:, ring].mean(1) for ring in rings], dim=1)
 
 
+def test_levels_of_a_decoder_in_training_depend_on_nothing_that_it_says():
+    """What is measured of one decoder would run away with another: images far from the measured ones stay calm."""
+    noise, maps = correlated_noise(128), 0.1 * torch.randn(128, 9, 16, 16) - 3
+    grain = Grain(3)
+    grain.calibrate(torch.zeros_like(noise), noise, maps, by_content=False)
+    assert (grain.effect[1:] == 0).all()
+    assert (grain.effect[0] != 0).any()
+    index = torch.arange(64)
+    white, scatter = (normal(0, "x", index, shape) for shape in ((9, 64, 64), (9,)))
+    far = grain(50 + torch.zeros(64, 3, 64, 64), maps[:64], white, scatter)
+    assert float(far.std()) == pytest.approx(float(noise.std()), rel=0.2)
+
+
 class TestStarlet:
     def test_scales_and_remainder_sum_to_the_image(self):
         x = torch.randn(2, 3, 32, 32, dtype=torch.float64)

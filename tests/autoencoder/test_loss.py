@@ -179,11 +179,36 @@ class TestChiSquare:
 
     def test_a_perfect_mean_has_one(self, model):
         noise = images(16, 32)
-        model.decode = lambda z: replace(Autoencoder.decode(model, z), mean=torch.zeros_like(noise))
+        model.decode = lambda z: replace(KLAutoencoder.decode(model, z), mean=torch.zeros_like(noise))
         sigma = pixel_noise(noise).expand_as(noise)
         loss = AutoencoderLoss(chi2=1.0, dihedral=False)
         _, figures = loss(model, noise, Draws(0, range(16)), deviation=sigma)
         assert number(figures["chi2"]) == pytest.approx(1, rel=0.05)
+
+
+@pytest.mark.slow
+def test_latents_turn_with_their_galaxies_only_if_they_are_taught_to():
+    """Every image of the training lies the same way."""
+    yy, xx = torch.meshgrid(torch.linspace(-1, 1, 16), torch.linspace(-1, 1, 16), indexing="ij")
+    center = torch.rand(256, 2, generator=torch.Generator().manual_seed(0)) - 0.5
+    r = (xx - center[:, :1, None]) ** 2 + 4 * (yy - center[:, 1:, None]) ** 2
+    x = (2 * torch.exp(-6 * r) - 1)[:, None].repeat(1, 3, 1, 1)
+    found = {}
+    for taught in (False, True):
+        loss = AutoencoderLoss(dihedral=taught)
+        torch.manual_seed(0)
+        model = KLAutoencoder(3, factor=4, channels=4, width=16, blocks=1)
+        optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
+        for step in range(120):
+            rows = torch.arange(32) + 32 * (step % 8)
+            value, _ = loss(model, x[rows], Draws(0, range(32 * step, 32 * step + 32)))
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+        found[taught] = equivariance_error(model, x)
+    assert found[True]["equivariance_error"] < 0.3 * found[False]["equivariance_error"]
+    assert found[True]["equivariance_mse"] < 1.2 * found[True]["mse"]
+    assert found[True]["mse"] < 0.5 * float(x.var())
 
 
 class TestScaleEquivariance:

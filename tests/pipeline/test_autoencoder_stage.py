@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from galdiff.autoencoder import load_autoencoder
 from galdiff.data.stretches import Asinh
 from galdiff.errors import DataError
 from galdiff.latents import CutoutStore

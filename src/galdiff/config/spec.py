@@ -219,10 +219,11 @@ class RunSpec(Section):
     @classmethod
     def _factor_divides(cls, autoencoder: AnyAutoencoder, info: ValidationInfo) -> AnyAutoencoder:
         data = info.data.get("data")
-        if data is not None and isinstance(autoencoder, AutoencoderSpec) and data.size % autoencoder.factor:
+        if data is None or not isinstance(autoencoder, AutoencoderSpec):
+            return autoencoder
+        if data.size % autoencoder.factor:
             raise section_error((("factor",), f"{autoencoder.factor} does not divide data.size, {data.size}"))
-        trained = isinstance(autoencoder, AutoencoderSpec)
-        if data is not None and trained and autoencoder.scale_equivariance and data.size % (2 * autoencoder.factor):
+        if autoencoder.scale_equivariance and data.size % (2 * autoencoder.factor):
             problem = f"halves latents of {data.size // autoencoder.factor} pixels: the side should be even"
             raise section_error((("scale_equivariance",), problem))
         return autoencoder

@@ -22,7 +22,8 @@ from torch.nn import functional
 
 from galdiff.errors import DataError
 from galdiff.metrics.arrays import as_images
-from galdiff.metrics.profiles import annulus_weights
+from galdiff.metrics.overlap import annulus_weights
+from galdiff.metrics.residuals import residual
 from galdiff.metrics.spectra import power_spectrum
 
 __all__ = ["arc_residual_spectrum", "einstein_radius"]
@@ -99,32 +100,22 @@ def einstein_radius(
     return xr.Dataset({k: ("sample", v.cpu().numpy(), {"units": units.get(k, "")}) for k, v in data.items()})
 
 
-def arc_residual_spectrum(images: Any, pixel_scale: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the power spectra of images less their axisymmetric profiles.
+def arc_residual_spectrum(images: Any, pixel_scale: float | None = None) -> xr.Dataset:
+    """Return the power spectra of images less their axisymmetric profiles, where substructure is.
 
     Parameters
     ----------
     images : array_like
         Pixel values ``(sample, band, y, x)``, square.
-    pixel_scale : float
+    pixel_scale : float, optional
         Side of a pixel [arcsec].
 
     Returns
     -------
-    k, power, modes
-        As `power_spectrum`, under a Hann window.
+    xarray.Dataset
+        `power_spectrum` of `residual`, under a Hann window.
     """
-    x = as_images(images).double()
-    size = x.shape[-1]
-    if x.shape[-2] != size:
-        raise DataError(f"images are {x.shape[-1]} x {x.shape[-2]} pixels, not square")
-    weights = annulus_weights(size, list(range(int(0.71 * size) + 1))).to(x.device)
-    profile = x.flatten(2) @ weights.T / weights.sum(dim=1)
-    grid = torch.arange(size, device=x.device, dtype=x.dtype) - (size - 1) / 2
-    place = (torch.hypot(grid[:, None], grid) - 0.5).clamp(0, profile.shape[-1] - 1).flatten()
-    below = place.floor().long().clamp_max(profile.shape[-1] - 2)
-    smooth = torch.lerp(profile[..., below], profile[..., below + 1], place - below)
-    return power_spectrum(x - smooth.reshape(x.shape), pixel_scale, window="hann")
+    return power_spectrum(residual(images), pixel_scale=pixel_scale, window="hann")
 
 
 def _offset(x: Tensor, center: Any, noise: Tensor, grid: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ _BATCH = 64
 _CALIBRATED, _CALIBRATED_ON_THE_WAY = 512, 64
 _CALIBRATE_EVERY = 1024  # images, while there is an adversary
 _DIAGNOSED = 256
-_DISCRIMINATOR_RATE = 0.1  # of the autoencoder's, which is high for an adversary
+_DISCRIMINATOR_RATE = 0.3  # of the autoencoder's, which is high for an adversary
 _VALIDATION = 512
 
 

@@ -47,7 +47,8 @@ class Task(Protocol):
 
     - ``order(seed, epoch)``, whose slices are the rows of an epoch, by default a permutation of all rows;
     - ``ids``, an array of what the rows are called;
-    - ``parts()``, modules that make up the model, each with the factor of its learning rate, with gradients clipped apart;
+    - ``parts()``, modules that make up the model, each with a factor of the learning rate, whose gradients are clipped
+      apart;
     - ``after_step(finite)``, called after every step with a 0-d tensor that is 0 where the step was skipped;
     - ``plot(folder, images)``, which may return figures to log, and ``validate()``, which returns figures of what is
       not trained on, ``loss`` among them, both called with averaged weights.
