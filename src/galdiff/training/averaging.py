@@ -41,6 +41,7 @@ __all__ = [
     "PowerAverage",
     "Snapshots",
     "build_average",
+    "build_snapshots",
     "exponent_of",
     "inner_products",
     "length_of",
@@ -159,6 +160,14 @@ class Snapshots:
                 path.unlink()
         for abandoned in self.folder.glob(".snapshot-*.tmp"):
             abandoned.unlink()
+
+
+def build_snapshots(ema: float | Mapping[str, Any], folder: Path) -> Snapshots | None:
+    """Build the snapshots of ``{"lengths": …, "snapshots": 40, "precision": "float16"}``; a plain average has none."""
+    if not isinstance(ema, Mapping):
+        return None
+    names = {"snapshots": "count", "precision": "precision"}
+    return Snapshots(folder, **{names[key]: value for key, value in ema.items() if key in names})
 
 
 def inner_products(steps: np.ndarray, exponents: np.ndarray) -> np.ndarray:
