@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -157,8 +159,7 @@ def train_denoiser(
         torch.tensor(store.attrs["channel_std"]),
         dict(sampling),
     ).to(device)
-    compiles = settings.get("compile", "auto")
-    compiles = device.type == "cuda" if compiles == "auto" else compiles
+    compiles = _compiles(settings.get("compile", "auto"), device)
     if compiles:
         model.denoiser.backbone.compile(dynamic=False)
     task = DenoiserTask(
@@ -186,6 +187,14 @@ def denoiser_size(model: DiffusionModel) -> NetworkSize:
     side = model.format.size // model.autoencoder.factor
     spec: dict[str, Any] = model.denoiser.backbone.spec  # type: ignore[assignment]
     return network_size(spec, model.schema, side)
+
+
+def _compiles(choice: bool | str, device: torch.device) -> bool:
+    """Whether to compile: by itself on a GPU alone, where what it takes is installed."""
+    if isinstance(choice, bool):
+        return choice
+    has_compiler = find_spec("triton") is not None and any(map(shutil.which, ("cc", "gcc", "clang")))
+    return device.type == "cuda" and has_compiler
 
 
 def _reader(store: LatentStore, device: torch.device, reader: str, note: Path) -> LatentTable | LatentBlocks:

@@ -41,6 +41,7 @@ __all__ = [
     "PowerAverage",
     "Snapshots",
     "build_average",
+    "build_snapshots",
     "exponent_of",
     "inner_products",
     "length_of",
@@ -140,15 +141,6 @@ class Snapshots:
     def __init__(self, folder: Path, *, count: int = 40, precision: str = "float16") -> None:
         self.folder, self.count, self.type = folder, count, _TYPES[precision]
 
-    @classmethod
-    def of(cls, folder: Path, ema: float | Mapping[str, Any]) -> Snapshots | None:
-        """Return those that an average is to have, None of a plain one."""
-        if not isinstance(ema, Mapping):
-            return None
-        return cls(
-            folder, **{{"snapshots": "count"}.get(name, name): v for name, v in ema.items() if name != "lengths"}
-        )
-
     def save(self, average: PowerAverage, names: Sequence[str], *, images: int, step: int) -> None:
         """Write a snapshot after ``step`` steps and ``images`` images."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -168,6 +160,14 @@ class Snapshots:
                 path.unlink()
         for abandoned in self.folder.glob(".snapshot-*.tmp"):
             abandoned.unlink()
+
+
+def build_snapshots(ema: float | Mapping[str, Any], folder: Path) -> Snapshots | None:
+    """Build the snapshots of ``{"lengths": …, "snapshots": 40, "precision": "float16"}``; a plain average has none."""
+    if not isinstance(ema, Mapping):
+        return None
+    names = {"snapshots": "count", "precision": "precision"}
+    return Snapshots(folder, **{names[key]: value for key, value in ema.items() if key in names})
 
 
 def inner_products(steps: np.ndarray, exponents: np.ndarray) -> np.ndarray:

@@ -6,9 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from galdiff.atomic import resource_errors, write_text
 
-__all__ = ["append_metrics", "read_metrics", "rewind_metrics"]
+__all__ = ["append_metrics", "describe_step", "name_rows", "read_metrics", "rewind_metrics"]
+
+_NAMED = 12
 
 
 def append_metrics(path: Path, line: dict[str, Any]) -> None:
@@ -40,3 +45,16 @@ def rewind_metrics(path: Path, stage: str, images: int) -> None:
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
     for abandoned in path.parent.glob(f".{path.name}.*.tmp"):  # of a rewinding that was killed
         abandoned.unlink()
+
+
+def describe_step(step: int, positions: range, rows: Tensor, ids: np.ndarray | None) -> dict[str, Any]:
+    """Say what a step was shown, as JSON: positions, rows and, where they are known, what the rows are called."""
+    at = {"step": step, "positions": [positions.start, positions.stop], "rows": rows.tolist()}
+    return at if ids is None else {**at, "ids": np.asarray(ids)[rows.numpy()].tolist()}
+
+
+def name_rows(step: dict[str, Any]) -> str:
+    """Name the first rows of what `describe_step` gave, in a message."""
+    kind = "ids" if "ids" in step else "rows"
+    first, more = step[kind][:_NAMED], len(step[kind]) > _NAMED
+    return f"at step {step['step']} of {kind} {', '.join(map(str, first))}{', …' if more else ''}"

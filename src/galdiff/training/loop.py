@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,16 +27,16 @@ from galdiff.errors import GaldiffError
 from galdiff.memory import freed_memory_kept
 from galdiff.progress import stage_progress
 from galdiff.randomness import permutation
-from galdiff.training.averaging import PowerAverage, Snapshots
+from galdiff.training.averaging import PowerAverage, build_snapshots
 from galdiff.training.checkpoint import fault, load_latest, save_checkpoint
-from galdiff.training.log import append_metrics, rewind_metrics
+from galdiff.training.log import append_metrics, describe_step, name_rows, rewind_metrics
 from galdiff.training.rate import rate_factor
 from galdiff.training.signals import Interrupted, signals
 from galdiff.training.state import TrainingState
 
 __all__ = ["Interrupted", "Result", "Task", "train"]
 
-_SHOWN_STEPS, _SHOWN_ROWS = 4, 12
+_SHOWN = 4
 
 
 class Task(Protocol):
@@ -88,20 +87,6 @@ class Result:
     skipped_steps: int
     best_state: dict[str, Tensor] | None = None
     best_images: int | None = None
-
-
-def _shown(task: Task, rows: Tensor, positions: range, batch: int) -> dict[str, Any]:
-    """Say what a step was shown, as JSON."""
-    at = {"step": positions.start // batch, "positions": [positions.start, positions.stop], "rows": rows.tolist()}
-    ids = getattr(task, "ids", None)
-    return at if ids is None else {**at, "ids": np.asarray(ids)[rows.numpy()].tolist()}
-
-
-def _named(shown: dict[str, Any]) -> str:
-    """Name the first rows of a step in a message."""
-    kind = "ids" if "ids" in shown else "rows"
-    first, more = shown[kind][:_SHOWN_ROWS], len(shown[kind]) > _SHOWN_ROWS
-    return f"at step {shown['step']} of {kind} {', '.join(map(str, first))}{', …' if more else ''}"
 
 
 def train(
@@ -191,7 +176,7 @@ def train(
     found = load_latest(folder)
     if found:
         state.load(*found)
-    snapshots = Snapshots.of(folder / "snapshots", ema)
+    snapshots = build_snapshots(ema, folder / "snapshots")
     if snapshots:
         snapshots.rewind(state.images)
     if metrics:
@@ -227,7 +212,8 @@ def train(
     def find_bad() -> list[dict[str, Any]]:
         finite = torch.stack([ok for _, ok in steps]).tolist()
         skipped = [positions for (positions, _), ok in zip(steps, finite, strict=True) if not ok]
-        return [_shown(task, rows_at(at), at, batch) for at in skipped[-_SHOWN_STEPS:]]
+        ids = getattr(task, "ids", None)
+        return [describe_step(at.start // batch, at, rows_at(at), ids) for at in skipped[-_SHOWN:]]
 
     def mark() -> int:
         count = snapshots.count if snapshots else 0
@@ -261,7 +247,7 @@ def train(
         # A whole training that was skipped is a failure however short it was.
         if float(state.skipped_in_a_row) >= (min(max_skipped, -(-state.images // batch)) if last else max_skipped):
             remedy = "Lower the learning rate, or look for bad values in the images; the last checkpoint is good"
-            last_one = _named(line["skipped_rows"][-1])
+            last_one = name_rows(line["skipped_rows"][-1])
             message = f"{stage}: {int(skipped)} steps had non-finite gradients, the last {last_one}"
             raise GaldiffError(message, where=folder, remedy=remedy)
         sums.clear()
