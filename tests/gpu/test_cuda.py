@@ -14,12 +14,14 @@ from galdiff import LatentDiffusion
 from galdiff.autoencoder import AutoencoderLoss, KLAutoencoder, build_autoencoder
 from galdiff.data.stretch import Sqrt
 from galdiff.diffusion import Denoiser, Objective, RectifiedFlow
+from galdiff.metrics import morphology
 from galdiff.model import DiffusionModel, ImageFormat
 from galdiff.nn import build_backbone
 from galdiff.pipeline.autoencoder import AutoencoderTask
 from galdiff.randomness import Draws, integers, normal, philox, uniform
 from galdiff.schema.conditions import Class, ConditionSchema, Scalar, Votes
 from galdiff.schema.trees import GZ2_TREE
+from galdiff.simulate import simulate_galaxies
 from galdiff.training import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,6 +82,15 @@ class TestNumbers:
     def test_normal_numbers_are_close(self):
         here, there = (normal(0, "noise", self.INDEX.to(d), (4, 32, 32)) for d in ("cpu", "cuda"))
         torch.testing.assert_close(there.cpu(), here, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.gpu
+def test_morphology_is_the_same():
+    images = torch.from_numpy(simulate_galaxies(40, seed=0, size=64)[0])
+    here, there = (morphology(images.to(d)) for d in ("cpu", "cuda"))
+    assert (here["flag"] == there["flag"]).mean() > 0.9
+    for name in ("gini", "m20", "concentration", "asymmetry", "r50", "sersic_index"):
+        assert float(abs(here[name] - there[name]).median()) < 1e-4, name
 
 
 @pytest.mark.parametrize("spec", BACKBONES, ids=lambda s: s["kind"])

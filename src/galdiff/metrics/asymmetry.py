@@ -4,7 +4,7 @@ r"""Asymmetry under half a turn, at the center that minimizes it.
           A_\mathrm{rms}^2 = \frac{\sum (I - I_{180})^2 - 2 a \sigma^2}{\sum I^2 - a \sigma^2}
 
 in a circle of area a, with the sky's own asymmetry taken off (Conselice 2003, ApJS 147, 1; Lotz et al. 2004, AJ 128,
-163, eq. 10; Sazonova et al. 2024, OJAp 7, 77, eq. 27). The turned image is interpolated linearly.
+163, eq. 10; Sazonova et al. 2024, "RMS asymmetry", eq. 27). The turned image is interpolated linearly.
 """
 
 from __future__ import annotations
