@@ -1,18 +1,18 @@
 r"""Figures: numbers with what it takes to read them, and the verdict on each.
 
-A figure measures how far generated images are from real ones; its floor is how far real images are from each other:
-mean :math:`d_0` and spread :math:`\sigma_0` over splits of the real ones. A value at the distance :math:`d` from its
-ideal, with bootstrap error :math:`\sigma`, is a pass where it is one that real images might have,
+A figure measures how far generated images are from real ones; its floor is how far real images are from each other,
+with mean :math:`d_0` and spread :math:`\sigma_0` over splits of the real ones. A value at the distance :math:`d` from
+its ideal, with bootstrap error :math:`\sigma`, is a pass where it is one that real images might have,
 
-.. math:: d \le d_0 + z \sigma_0,
+.. math:: d \le d_0 + z \sqrt{\min(\sigma, \sigma_0)^2 + \sigma_0^2},
 
-and a fail where even its error bars do not reach three floors,
+(the smaller error, since that of a distance grows with it) and a fail where even its error bars do not reach three floors,
 
 .. math:: d > 3 d_0 + z \sqrt{\sigma^2 + 9 \sigma_0^2}.
 
 Between the two somebody should look. Where the ideal is a measurement on real images itself, :math:`d_0` is zero and
-both errors count for a pass too. z is the quantile of :math:`1 - \alpha / m` for m figures (Bonferroni) of Student's t,
-since errors come from some twenty draws: real images fail to pass a whole page but once in :math:`1 / \alpha`.
+both errors count as they are. z is the quantile of :math:`1 - \alpha / m` for m figures (Bonferroni) of Student's t,
+since errors come from some twenty draws: real images seldom fail to pass a whole page.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ Verdict = Literal["pass", "look", "fail", "open"]
 """What a figure says of the generated images; "open" where it has no error bars, or is of too few images."""
 
 ALPHA = 0.01
-"""Chance that real images do not pass a whole page of figures."""
+"""Nominal chance that real images do not pass a whole page of figures."""
 _TOLERATED = 3.0
 _FREEDOM = 19  # of errors from 20 draws
 RULE = (
     "pass: no farther from the ideal than real images are from each other, within the error bars; "
     f"look: farther, but not beyond {_TOLERATED:g} times that; fail: beyond, error bars included; open: no error bars. "
-    f"Error bars are widened for the number of figures: real images should pass all in {1 - ALPHA:.0%} of cases."
+    "Error bars are widened for the number of figures, so that real images seldom fail to pass all of them."
 )
 """The rule in words."""
 
@@ -96,8 +96,8 @@ class Figure:
         if self.departure is None or self.floor is None or self.error is None or self.floor_error is None:
             return "open"
         floor = 0.0 if self.ideal is None else abs(self.floor - self.ideal)
-        within = hypot(self.error, self.floor_error) if self.ideal is None else self.floor_error
-        if self.departure <= floor + z * within:
+        error = self.error if self.ideal is None else min(self.error, self.floor_error)
+        if self.departure <= floor + z * hypot(error, self.floor_error):
             return "pass"
         beyond = self.departure > _TOLERATED * floor + z * hypot(self.error, _TOLERATED * self.floor_error)
         return "fail" if beyond else "look"
@@ -111,7 +111,7 @@ def judge(figures: Sequence[Figure], *, alpha: float = ALPHA) -> list[Verdict]:
     figures : sequence of Figure
         All that are looked at together: the more there are, the farther one has to stand out.
     alpha : float
-        Chance that real images do not pass all of them.
+        Nominal chance that real images do not pass all of them.
     """
     judged = sum(figure.verdict(0.0) != "open" for figure in figures)
     z = float(student.isf(alpha / max(judged, 1), _FREEDOM))
