@@ -6,7 +6,8 @@ its ideal, with bootstrap error :math:`\sigma`, is a pass where it is one that r
 
 .. math:: d \le d_0 + z \sqrt{\min(\sigma, \sigma_0)^2 + \sigma_0^2},
 
-(the smaller error, since that of a distance grows with it) and a fail where even its error bars do not reach three floors,
+(the smaller error, since that of a distance grows with it), and a fail where even its error bars do not reach three
+floors,
 
 .. math:: d > 3 d_0 + z \sqrt{\sigma^2 + 9 \sigma_0^2}.
 
