@@ -1,18 +1,19 @@
 r"""Figures: numbers with what it takes to read them, and the verdict on each.
 
-A figure measures how far generated images are from real ones; its floor is the same of two sets of real images. Let
-:math:`d` and :math:`d_0` be the distances of value and floor from the ideal, with errors :math:`\sigma` and
-:math:`\sigma_0`. Real images would stay within
+A figure measures how far generated images are from real ones; its floor is how far real images are from each other,
+with mean :math:`d_0` and spread :math:`\sigma_0` over splits of the real ones. A value at the distance :math:`d` from
+its ideal, with bootstrap error :math:`\sigma`, is a pass where it is one that real images might have,
 
 .. math:: d \le d_0 + z \sqrt{\min(\sigma, \sigma_0)^2 + \sigma_0^2},
 
-which is a pass; the smaller error, because that of a figure grows with it. It is a fail where even the error bars do
-not reach three floors, and between the two somebody should look:
+(the smaller error, since that of a distance grows with it), and a fail where even its error bars do not reach three
+floors,
 
-.. math:: d - 3 d_0 > z \sqrt{\sigma^2 + 9 \sigma_0^2}.
+.. math:: d > 3 d_0 + z \sqrt{\sigma^2 + 9 \sigma_0^2}.
 
-z is the quantile of :math:`1 - \alpha / m` for m figures (Bonferroni) of Student's t, since errors come from some
-twenty draws: real images fail to pass a whole page but once in :math:`1 / \alpha`.
+Between the two somebody should look. Where the ideal is a measurement on real images itself, :math:`d_0` is zero and
+both errors count as they are. z is the quantile of :math:`1 - \alpha / m` for m figures (Bonferroni) of Student's t,
+since errors come from some twenty draws: real images seldom fail to pass a whole page.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ Verdict = Literal["pass", "look", "fail", "open"]
 """What a figure says of the generated images; "open" where it has no error bars, or is of too few images."""
 
 ALPHA = 0.01
-"""Chance that real images do not pass a whole page of figures."""
+"""Nominal chance that real images do not pass a whole page of figures."""
 _TOLERATED = 3.0
 _FREEDOM = 19  # of errors from 20 draws
 RULE = (
     "pass: no farther from the ideal than real images are from each other, within the error bars; "
     f"look: farther, but not beyond {_TOLERATED:g} times that; fail: beyond, error bars included; open: no error bars. "
-    f"Error bars are widened for the number of figures: real images should pass all in {1 - ALPHA:.0%} of cases."
+    "Error bars are widened for the number of figures, so that real images seldom fail to pass all of them."
 )
 """The rule in words."""
 
@@ -50,8 +51,8 @@ class Figure:
     name : str
         What was measured.
     value, error, floor : float or None
-        Generated against held-out real images, its bootstrap standard deviation, and the same for real images of the
-        training split against held-out ones at the same count. None where there are too few images.
+        Generated against held-out real images, its bootstrap standard deviation, and the same for real images against
+        each other at the same count. None where there are too few images.
     n : int
         Images on each side.
     protocol : str
@@ -60,7 +61,7 @@ class Figure:
     note : str
         What a reader should know.
     floor_error : float or None
-        Standard deviation of the floor, over other splits of the real images where there are such.
+        Standard deviation of the floor, over splits of the real images.
     ideal : float or None
         What the figure would be for a perfect model and infinitely many images; None where it is the floor itself.
     """
@@ -91,16 +92,16 @@ class Figure:
         ideal = self.floor if self.ideal is None else self.ideal
         return None if self.value is None or ideal is None else abs(self.value - ideal)
 
-    def exceeds(self, floors: float, z: float, *, as_real: bool = False) -> bool | None:
-        """Whether the value is more than so many floors from the ideal, at z standard deviations; None is unknown.
-
-        ``as_real`` gives the value no larger error than a real set would have.
-        """
+    def verdict(self, z: float) -> Verdict:
+        """Judge the figure at z standard deviations."""
         if self.departure is None or self.floor is None or self.error is None or self.floor_error is None:
-            return None
+            return "open"
         floor = 0.0 if self.ideal is None else abs(self.floor - self.ideal)
-        error = min(self.error, self.floor_error) if as_real else self.error
-        return self.departure - floors * floor > z * hypot(error, floors * self.floor_error)
+        error = self.error if self.ideal is None else min(self.error, self.floor_error)
+        if self.departure <= floor + z * hypot(error, self.floor_error):
+            return "pass"
+        beyond = self.departure > _TOLERATED * floor + z * hypot(self.error, _TOLERATED * self.floor_error)
+        return "fail" if beyond else "look"
 
 
 def judge(figures: Sequence[Figure], *, alpha: float = ALPHA) -> list[Verdict]:
@@ -111,17 +112,8 @@ def judge(figures: Sequence[Figure], *, alpha: float = ALPHA) -> list[Verdict]:
     figures : sequence of Figure
         All that are looked at together: the more there are, the farther one has to stand out.
     alpha : float
-        Chance that real images do not pass all of them.
+        Nominal chance that real images do not pass all of them.
     """
-    known = sum(figure.exceeds(1.0, 0.0) is not None for figure in figures)
-    z = float(student.isf(alpha / max(known, 1), _FREEDOM))
-    return [_verdict(figure, z) for figure in figures]
-
-
-def _verdict(figure: Figure, z: float) -> Verdict:
-    beyond = figure.exceeds(1.0, z, as_real=True)
-    if beyond is None:
-        return "open"
-    if not beyond:
-        return "pass"
-    return "fail" if figure.exceeds(_TOLERATED, z) else "look"
+    judged = sum(figure.verdict(0.0) != "open" for figure in figures)
+    z = float(student.isf(alpha / max(judged, 1), _FREEDOM))
+    return [figure.verdict(z) for figure in figures]
