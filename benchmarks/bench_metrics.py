@@ -125,7 +125,7 @@ class Memorisation:
         self.copies = copies + 0.05 * rng.standard_normal(copies.shape, np.float32)
 
     def track_seconds(self):
-        """Of 1,000 samples against 100,000 images: from what a pair and what a sample take here."""
+        """Of 1,000 samples against 100,000 images, from above: what is spent on a training image counts by the pair."""
         half = best(lambda: nearest_neighbours(self.copies, self.training[: TRAINING // 2]), rounds=1)
         whole = best(lambda: nearest_neighbours(self.copies, self.training), rounds=1)
         pair = (whole - half) / (SAMPLES * TRAINING / 2)

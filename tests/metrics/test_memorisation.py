@@ -6,10 +6,12 @@ import torch
 import zarr
 
 from galdiff.errors import DataError
+from galdiff.latents import CutoutStore
 from galdiff.metrics import memorisation, nearest_neighbours
 from galdiff.metrics.blocks import Blocks
 from galdiff.metrics.neighbours import pose
 from galdiff.nn.dihedral import dihedral
+from galdiff.schema.conditions import Conditions, ConditionSchema, Scalar
 
 
 def blobs(n, size=32, bands=2, seed=0):
@@ -122,6 +124,27 @@ def test_arrays_zarr_and_stores_are_the_same_training_set():
     for source in (kept, store, torch.from_numpy(training)):
         assert plain.identical(nearest_neighbours(generated, source, k=3))
     assert store.most <= 1024
+
+
+def test_the_training_split_of_a_run_s_cutouts(tmp_path):
+    images = blobs(200, size=16, bands=1).astype(np.float16)
+    z = torch.arange(200.0)
+    store = CutoutStore.create(
+        tmp_path / "cutouts.zarr",
+        shape=(1, 16, 16),
+        bands=("g",),
+        dtype="float16",
+        ids=np.arange(200),
+        split=np.array(["train", "test"])[np.arange(200) % 2],
+        conditions=Conditions({"z": z}, {"z": z >= 0}),
+        schema=ConditionSchema([Scalar("z")]),
+    )
+    for k in store.missing_shards():
+        store.write_shard(k, images[store.shard_rows(k)])
+    store.finish()
+    found = nearest_neighbours(images[:6], store, rows=store.rows("train"))
+    np.testing.assert_array_equal(found["distance"][:, 0] == 0, [True, False] * 3)
+    assert (found["index"] % 2 == 0).all()
 
 
 def test_only_the_rows_that_are_asked_for():

@@ -249,6 +249,13 @@ class TestResidual:
         profile = radial_profile(residual(noise(1, 1, 33, 33) + 4), [3, 6, 9, 12, 15])["profile"]
         assert np.abs(profile).max() < 0.05
 
+    def test_around_a_center_far_away(self):
+        """Where circles are nearly straight, a gradient along them is taken off and one across is not."""
+        gradient = np.tile(np.arange(16.0), (16, 1))[None, None]
+        assert np.abs(residual(gradient, center=[[7.5, -1e6]])).max() < 1e-3
+        across = residual(gradient, center=[[-1e6, 7.5]])
+        np.testing.assert_allclose(across, gradient - 7.5, atol=1e-3)
+
     def test_a_data_array_keeps_its_labels(self):
         images = xr.DataArray(noise(1, 2, 8, 8), dims=("sample", "band", "y", "x"), attrs={"pixel_scale": 0.4})
         left = residual(images)

@@ -82,7 +82,8 @@ def _basis(x: Tensor, isophotes: Isophotes) -> Tensor:
         cos, sin = (f(isophotes.angle)[:, None, None] for f in (torch.cos, torch.sin))
         dx, dy = dx * cos + dy * sin, (dy * cos - dx * sin) / isophotes.axis_ratio[:, None, None]
     radius = torch.hypot(dy, dx).flatten(1)
-    knots = torch.arange(-1, math.ceil(float(radius.max())) + 2, dtype=torch.float64, device=x.device)
+    first, last = math.floor(float(radius.min())) - 1, math.ceil(float(radius.max())) + 1
+    knots = torch.arange(first, last + 1, dtype=torch.float64, device=x.device)
     u = (radius[..., None] - knots).abs()
     outer, inner = (2 - u).clamp_min(0), (1 - u).clamp_min(0)
     return (outer * outer * outer - 4 * (inner * inner * inner)) / 6
