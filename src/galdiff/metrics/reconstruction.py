@@ -3,9 +3,9 @@ r"""What a reconstruction keeps: pixels, structure, photometry, morphology and p
 Pixels by the peak signal-to-noise ratio, structure by the SSIM (Wang et al. 2004, IEEE Trans. Image Process. 13, 600;
 a normal window of 1.5 pixels cut at 5, as there). Photometry is taken in one aperture for both images, a circle about
 the stamp's center of twice the real image's half-light radius (pixels on its edge count by a linear share), each above
-the median of its own corners; sizes, Gini and concentration are those of `galdiff.metrics.morphology`, measured on each
-image for itself. Differences are binned by the real image's magnitude into bins of equal counts: the bias is the
-median, the scatter 1.4826 times the median absolute deviation.
+the median of its own corners; sizes, Gini and concentration are those of `galdiff.metrics.physical_morphology`,
+measured on each image for itself. Differences are binned by the real image's magnitude into bins of equal counts: the
+bias is the median, the scatter 1.4826 times the median absolute deviation.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from galdiff.errors import DataError
 from galdiff.metrics.arrays import as_images
-from galdiff.metrics.morphology import morphology
+from galdiff.metrics.physical import physical_morphology
 from galdiff.metrics.spectra import power_spectrum
 
 __all__ = ["MEASURES", "bias_and_scatter", "peak_signal_to_noise", "reconstruction", "structural_similarity"]
@@ -101,7 +101,7 @@ def reconstruction(
         For images that are not square, not finite or not in pairs.
     """
     x, y = _pair(real, decoded)
-    shapes = [morphology(images.float()) for images in (x, y)]
+    shapes = [physical_morphology(images.float()) for images in (x, y)]
     r50 = torch.from_numpy(shapes[0]["r50"].to_numpy()).to(x)
     flux_x, flux_y = _photometry(x, r50), _photometry(y, r50)
     difference = {
@@ -115,8 +115,8 @@ def reconstruction(
     stacked = np.stack([difference[name] for name in names]).astype(np.float64)
     members = _bins(magnitude, bins)
     binned = np.array([bias_and_scatter(stacked[:, i]) for i in members]).reshape(len(members), 2, len(names))
-    spectra = {"real": x, "decoded": y, "residual": y - x}
-    k, _, _ = power_spectrum(x[:1])
+    images = {"real": x, "decoded": y, "residual": y - x}
+    spectra = {name: power_spectrum(each, window="hann") for name, each in images.items()}
     data: dict[str, Any] = {
         "magnitude": ("sample", magnitude, {"units": "mag"}),
         "psnr": ("sample", peak_signal_to_noise(x, y, data_range), {"units": "dB"}),
@@ -125,10 +125,9 @@ def reconstruction(
         "bin_magnitude": ("bin", np.array([np.median(magnitude[i]) for i in members]), {"units": "mag"}),
         "bias": (("measure", "bin"), binned[:, 0].T),
         "scatter": (("measure", "bin"), binned[:, 1].T),
-        "k": ("ring", k, {"units": "rad / pixel"}),
+        "k": ("ring", spectra["real"]["k"].to_numpy(), {"units": "rad / pixel"}),
         **{
-            f"power_{name}": (("band", "ring"), power_spectrum(images, window="hann")[1].mean(axis=0))
-            for name, images in spectra.items()
+            f"power_{name}": (("band", "ring"), each["power"].to_numpy().mean(axis=0)) for name, each in spectra.items()
         },
     }
     units = np.array([MEASURES[name] for name in names], dtype=object)
