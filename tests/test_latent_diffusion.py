@@ -303,7 +303,7 @@ class TestCommands:
         before = json.loads((copy / "evaluation.json").read_text())
         result = self.call("evaluate", copy, "--device", "cpu")
         assert result.exit_code == 0, result.output
-        assert result.stdout.strip() == str(copy / "evaluation.json")
+        assert result.stdout.strip().endswith(f"report: {copy / 'report.html'}")
         after = json.loads((copy / "evaluation.json").read_text())
         assert [f["name"] for f in after["figures"]] == [f["name"] for f in before["figures"]]
         [archived] = (copy / "archive").iterdir()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from galdiff import LatentDiffusion
-from galdiff.autoencoder import Autoencoder
+from galdiff.autoencoder import KLAutoencoder
 from galdiff.config.spec import DenoiserSpec
 from galdiff.data.stretch import Sqrt
 from galdiff.errors import CheckpointError, GaldiffError
@@ -42,7 +42,7 @@ def store(tmp_path_factory):
 
 def trained(store, folder, *, batch=8, images=44, **section):
     torch.manual_seed(0)
-    autoencoder = Autoencoder(3, channels=4, width=16, blocks=1).eval()
+    autoencoder = KLAutoencoder(3, channels=4, width=16, blocks=1).eval()
     section = {"backbone": TINY, "batch": batch, "images": images, "warmup_images": 8, **section}
     with quiet():
         model = train_denoiser(

@@ -18,8 +18,10 @@ _KEYS = {
     "codes": ("vq",),
     "commitment": ("vq",),
     "levels": ("fsq",),
-    **dict.fromkeys(("kl_warmup_images", "free_bits"), ("kl",)),
+    "kl_warmup_images": ("kl",),
+    "free_bits": ("kl",),
 }
+_OF_MODEL = {"channels", "codes", "commitment", "levels"}
 
 
 class AutoencoderSpec(TrainingSpec):
@@ -99,7 +101,7 @@ class AutoencoderSpec(TrainingSpec):
 
         What came later is named only where it is not the default, so that the records of earlier runs stay true.
         """
-        own = {name for name, owners in _KEYS.items() if self.kind in owners} - {"kl"}
+        own = {name for name in _OF_MODEL if self.kind in _KEYS[name]}
         model = self.model_dump(mode="json", include={"factor", "width", "blocks", *own})
         model |= self.model_dump(include={"kind", "stem", "attention", "norm", "activation"}, exclude_defaults=True)
         options = {"pixel", "kl_warmup_images", "free_bits", "chi2", "dihedral", "scale_equivariance"}
