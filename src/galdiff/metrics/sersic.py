@@ -7,7 +7,7 @@ pixel and P the incomplete gamma function. The ellipse is :math:`\rho^2 / r_e^2 
 which has no singular angle when it is round. Fitted are :math:`I_e, \ln n`, L and the center, by Levenberg and
 Marquardt's method with analytic derivatives; the profile is taken at pixel centers, as statmorph takes it, and
 convolved with the PSF if there is one. Such profiles are found to a thousandth. Of light that pixels have averaged, n
-comes out low by 3 % for n = 1 and 10 % for n = 2 at radii of 4 to 8 pixels, and high by up to 14 % for n = 4.
+comes out low by up to 6 % for n = 1 and n = 2, and high by up to 13 % for n = 4, at radii of 4 to 8 pixels.
 """
 
 from __future__ import annotations
