@@ -3,7 +3,7 @@ r"""Finite scalar quantization: every latent channel rounded to a few levels (Me
 With L levels of a channel the encoder's output is bounded by :math:`b = \tanh`, and decoded is
 
 .. math:: q(b) = \frac{2 k}{L - 1} - 1, \quad k = \mathrm{round}\Bigl(\frac{L - 1}{2} (b + 1)\Bigr)
-          \in \{0, \dots, L - 1\},
+          \in \{0, \ldots, L - 1\},
 
 which is the paper's rounding of :math:`\lfloor L / 2 \rfloor \tanh` for odd L; for even L the levels lie
 symmetrically here, where the paper shifts them by half of one. The gradient passes the rounding unchanged. There is no
