@@ -13,7 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from galdiff.config.coders import AnyAutoencoder, AutoencoderSpec
-from galdiff.config.data import DataSpec, ask_problems
+from galdiff.config.data import DataSpec, ask_problems, sweep_problems
 from galdiff.config.networks import Average, AverageSpec, Backbone, UNetSpec
 from galdiff.config.section import (
     Count,
@@ -232,9 +232,12 @@ class RunSpec(Section):
     @classmethod
     def _asks_are_known(cls, sampling: SamplingSpec, info: ValidationInfo) -> SamplingSpec:
         data = info.data.get("data")
-        problems = [] if data is None else list(ask_problems(sampling.asks or {}, data))
+        if data is None:
+            return sampling
+        problems = [(("asks", *path), message) for path, message in ask_problems(sampling.asks or {}, data)]
+        problems += [(("sweeps", *path), message) for path, message in sweep_problems(sampling.sweeps or {}, data)]
         if problems:
-            raise section_error(*((("asks", *path), message) for path, message in problems))
+            raise section_error(*problems)
         return sampling
 
     @property

@@ -131,6 +131,15 @@ class SamplingSpec(Section):
     rescale: Fraction = Field(default=0.0, description="Share of the spread that guidance took to be given back.")
     n: Count = Field(default=1024, description="Samples for the evaluation.")
     asks: dict[Name, dict[Name, Any]] | None = Field(default=None, description="Named conditions of the grid.")
+    sweeps: dict[Name, dict[Name, Any]] | None = Field(
+        default=None,
+        description="Named conditions of which one goes step by step through a list, two numbers or names of classes; "
+        "by default bars and spirals, classes, or the range of scalars; {} for none.",
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the samples depend on; runs of before there were sweeps depend on no such key."""
+        return self.model_dump(exclude={"sweeps"} if self.sweeps is None else None)
 
     @model_validator(mode="after")
     def _options_fit(self) -> SamplingSpec:
