@@ -188,7 +188,17 @@ def test_written_again_it_shows_the_same_pictures(run, report):
 
 def test_missing_parts_are_said_to_be_missing(tmp_path):
     text = write_report(tmp_path).read_text()
-    for part in ("evaluation", "samples", "curves", "reconstructions", "metrics"):
+    for part in (
+        "evaluation",
+        "samples",
+        "sweeps",
+        "curves",
+        "morphology",
+        "votes",
+        "pairs",
+        "reconstructions",
+        "metrics",
+    ):
         assert re.search(rf"There (is|are) no {part}", text), part
 
 

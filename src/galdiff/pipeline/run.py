@@ -177,7 +177,9 @@ class _Flow:
             self.folder / "denoiser",
             image_format=self.image_format(cutouts),
             settings=self.settings.denoiser,
-            sampling={k: v for k, v in self.settings.sampling.items() if k not in ("n", "asks", "sweeps") and v is not None},
+            sampling={
+                k: v for k, v in self.settings.sampling.items() if k not in ("n", "asks", "sweeps") and v is not None
+            },
             seed=self.settings.seed,
             device=self.device,
             metrics=self.folder / "metrics.jsonl",

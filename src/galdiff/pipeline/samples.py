@@ -101,9 +101,9 @@ def write_samples(
                 asked = model.schema.ask(GRID_SEEDS, ask)
                 grid.append(draw(torch.arange(GRID_SEEDS), asked, guidance))
         if len(swept_seeds):
-            strongest = max(weights)
-            images = draw(swept_seeds, swept, weights[strongest])
-            columns = {**swept_columns, "seed": swept_seeds.numpy(), "guidance": np.full(len(images), strongest)}
+            weight, guidance = list(weights.items())[-1]
+            images = draw(swept_seeds, swept, guidance)
+            columns = {**swept_columns, "seed": swept_seeds.numpy(), "guidance": np.full(len(images), weight)}
             _write(unfinished, "sweep", images, columns, model)
     names = np.repeat(list(asks), GRID_SEEDS)
     columns = {

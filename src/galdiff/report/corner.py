@@ -57,8 +57,8 @@ def corner_plot(data: xr.Dataset) -> str:
             axes.set_xlim(limits[column])
             if row != column:
                 axes.set_ylim(limits[row])
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper right", frameon=False, fontsize="medium")
+    legend = figure.axes[0].legend(loc="upper left", bbox_to_anchor=(1.1, 1.0), frameon=False)
+    legend.set_in_layout(False)  # it stands where a corner plot is empty
     return svg(figure)
 
 

@@ -16,6 +16,7 @@ __all__ = ["example_grids", "grids", "picture", "reconstructions", "sweeps"]
 _COLUMNS = 8
 _ROWS = 8
 _LARGE = 2**17  # pixels of a sheet from which on noise, which no lossless code shortens, would fill the page
+_SHOWN = 400  # CSS pixels that a sheet is at least shown at
 _ALL = 7_000_000  # pixels of all grids: some 4 MB of JPEG
 
 
@@ -27,7 +28,7 @@ def picture(images: np.ndarray, columns: int, alt: str) -> dict[str, Any]:
     return {
         "src": f"data:image/{kind};base64,{base64.b64encode(code).decode()}",
         "alt": alt,
-        "width": sheet.shape[1],
+        "large": sheet.shape[1] > _SHOWN,
     }
 
 

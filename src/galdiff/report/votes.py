@@ -35,5 +35,7 @@ def vote_curves(data: xr.Dataset) -> str:
                 line = {"x": asked[known], "y": found[known], "label": label, "color": COLORS[color], "marker": "o"}
                 lines.append(line)
         if len(lines) > 1:
-            panels.append({"title": question, "xlabel": "asked", "ylabel": "found", "lines": lines, "legend": not panels})
+            panels.append(
+                {"title": question, "xlabel": "asked", "ylabel": "found", "lines": lines, "legend": not panels}
+            )
     return curves(panels, size=(2.9, 2.6), columns=4) if panels else ""
