@@ -188,17 +188,8 @@ def test_written_again_it_shows_the_same_pictures(run, report):
 
 def test_missing_parts_are_said_to_be_missing(tmp_path):
     text = write_report(tmp_path).read_text()
-    for part in (
-        "evaluation",
-        "samples",
-        "sweeps",
-        "curves",
-        "morphology",
-        "votes",
-        "pairs",
-        "reconstructions",
-        "metrics",
-    ):
+    parts = ("evaluation", "samples", "sweeps", "curves", "morphology", "votes", "pairs", "reconstructions", "metrics")
+    for part in parts:
         assert re.search(rf"There (is|are) no {part}", text), part
 
 

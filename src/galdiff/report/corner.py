@@ -69,10 +69,9 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
 
 
 def _histogram(axes: Axes, x: np.ndarray, limits: tuple[float, float], which: str) -> None:
-    color = COLORS[which]
-    bins = int(np.clip(2 * np.cbrt(np.isfinite(x).sum()), 8, _BINS))
-    kind = {"bins": bins, "range": limits, "density": True, "histtype": "step", "lw": 1.3, "color": color}
-    axes.hist(x[np.isfinite(x)], label=which, **kind)
+    x, color = x[np.isfinite(x)], COLORS[which]
+    bins = int(np.clip(2 * np.cbrt(len(x)), 8, _BINS))
+    axes.hist(x, bins=bins, range=limits, density=True, histtype="step", lw=1.3, color=color, label=which)
 
 
 def _contours(

@@ -30,8 +30,8 @@ def closest_pairs(data: xr.Dataset, unit: str) -> dict[str, Any]:
     distance = data["pair_distance"].to_numpy()[order]
     both = np.stack([data[f"pair_{which}"].to_numpy()[order] for which in ("generated", "training")], axis=1)
     images = render(both.reshape(-1, *both.shape[2:]), unit)
-    held_out = np.sort(data["pair_held_out_distance"].to_numpy().ravel()) if "pair_held_out_distance" in data else []
-    held_out = np.asarray(held_out)[np.isfinite(held_out)]
+    others = data["pair_held_out_distance"].to_numpy().ravel() if "pair_held_out_distance" in data else np.empty(0)
+    held_out = np.sort(others[np.isfinite(others)])
     nearer = np.searchsorted(held_out, distance)
     pictures = []
     for i, d in enumerate(distance):

@@ -118,7 +118,7 @@ def _losses(folder: Path) -> str:
 
 
 def _smooth(y: np.ndarray) -> np.ndarray:
-    """Running mean over a tenth of the points, fewer at the ends, so that it lags behind nothing."""
+    """Average over a tenth of the points around each, fewer at the ends, so that it lags behind nothing."""
     window = np.ones(2 * (len(y) // 20) + 1)
     return np.convolve(y, window, "same") / np.convolve(np.ones(len(y)), window, "same")
 
