@@ -26,6 +26,7 @@ from galdiff.training.log import read_metrics
 __all__ = ["curve_panels", "fill_page", "load_group", "load_json", "write_report"]
 
 _LABELS = {"real": "real", "generated": "generated", "floor": "other real (floor)"}
+_STAGES = ("cutouts", "autoencoder", "latents", "denoiser", "samples", "evaluation", "report")
 _CURVES = (
     ("profile", "profile_radius", "linear", "radius [pixel]"),
     ("spectrum", "spectrum_k", "log", "k [rad / pixel]"),
@@ -184,8 +185,8 @@ def curve_panels(data: xr.Dataset, unit: str, lines: Callable[[str, str, str], S
 
 def _compute(folder: Path) -> list[dict[str, Any]]:
     rows = []
-    for path in sorted((folder / "stages").glob("*.json"), key=lambda p: p.stat().st_mtime):
-        if path.name.endswith(".begun.json"):
+    for path in (folder / "stages" / f"{stage}.json" for stage in _STAGES):
+        if not path.is_file():
             continue
         lines = read_metrics(folder / "metrics.jsonl", path.stem)
         last: Sequence[dict[str, Any]] = [line for line in lines if "images_per_second" in line][-1:]
