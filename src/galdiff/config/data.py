@@ -19,8 +19,6 @@ from galdiff.config.section import (
     did_you_mean,
     section_error,
 )
-from galdiff.errors import GaldiffError
-from galdiff.schema.sweeps import sweep_steps
 from galdiff.schema.trees import GZ2_TREE, GZ_DECALS_TREE, QuestionTree
 from galdiff.schema.voteformats import VOTE_FORMATS
 
@@ -36,7 +34,6 @@ __all__ = [
     "SimulateLensesSpec",
     "SimulateSpec",
     "ask_problems",
-    "sweep_problems",
 ]
 
 StretchName = Literal["linear", "sqrt", "asinh", "log", "percentile"]
@@ -309,18 +306,6 @@ def ask_problems(asks: Mapping[str, Mapping[str, Any]], data: DataSpec) -> Probl
                 known = list(data.classes.values())
                 if value not in known:
                     yield (name, field), f"'{value}' is not one of the classes{did_you_mean(value, known)}"
-
-
-def sweep_problems(sweeps: Mapping[str, Mapping[str, Any]], data: DataSpec) -> Problems:
-    """Find sweeps that are none, or whose steps the data cannot have, each with its path under ``sweeps``."""
-    for name, asked in sweeps.items():
-        try:
-            steps = sweep_steps(asked)
-        except GaldiffError as error:
-            yield (name,), str(error)
-            continue
-        found = [problem for _, ask in steps for problem in ask_problems({name: ask}, data)]
-        yield from {path: (path, message) for path, message in reversed(found)}.values()
 
 
 def _conditions(data: DataSpec) -> tuple[str, ...] | None:

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from galdiff.config.coders import AnyAutoencoder, AutoencoderSpec
-from galdiff.config.data import DataSpec, ask_problems, sweep_problems
+from galdiff.config.data import DataSpec, ask_problems
 from galdiff.config.networks import Average, AverageSpec, Backbone, UNetSpec
 from galdiff.config.section import (
     Count,
@@ -26,7 +26,7 @@ from galdiff.config.section import (
     Seed,
     section_error,
 )
-from galdiff.config.theory import ObjectiveSpec, SamplingSpec, Schedule, ScheduleSpec, theory
+from galdiff.config.theory import ObjectiveSpec, SamplingSpec, Schedule, ScheduleSpec, sweep_problems, theory
 from galdiff.config.training import TrainingSpec
 
 __all__ = [

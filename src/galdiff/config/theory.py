@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from galdiff.config.data import DataSpec, ask_problems
 from galdiff.config.section import Count, Flag, Fraction, Name, NonNegative, Positive, Section, section_error
 from galdiff.errors import CatalogFileError, GaldiffError
+from galdiff.schema.sweeps import sweep_steps
 
-__all__ = ["ObjectiveSpec", "SamplingSpec", "Schedule", "ScheduleSpec", "check_theory", "theory"]
+__all__ = ["ObjectiveSpec", "SamplingSpec", "Schedule", "ScheduleSpec", "check_theory", "sweep_problems", "theory"]
 
 
 class ScheduleSpec(Section):
@@ -153,3 +155,17 @@ class SamplingSpec(Section):
         if stray:
             raise section_error(*stray)
         return self
+
+
+def sweep_problems(
+    sweeps: Mapping[str, Mapping[str, Any]], data: DataSpec
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Find sweeps that are none, or whose steps the data cannot have, each with its path under ``sweeps``."""
+    for name, asked in sweeps.items():
+        try:
+            steps = sweep_steps(asked)
+        except GaldiffError as error:
+            yield (name,), str(error)
+            continue
+        found = [problem for _, ask in steps for problem in ask_problems({name: ask}, data)]
+        yield from {path: (path, message) for path, message in reversed(found)}.values()
