@@ -73,6 +73,24 @@ class TestFinishedRun:
                 chosen = (grid["guidance"] == guidance) & (grid["ask"] == ask)
                 assert sorted(grid["seed"].values[chosen].tolist()) == list(range(64))
 
+    def test_sweeps_are_the_model_s_samples_of_their_asks_and_seeds(self, finished):
+        sweep = xr.open_zarr(finished / "samples.zarr", group="sweep", consolidated=False).load()
+        assert set(sweep["sweep"].values.tolist()) == {"bar", "spiral"}
+        assert set(sweep["guidance"].values.tolist()) == {1.5}
+        model = LatentDiffusion.load(finished, device="cpu")
+        for i in (3, 20):
+            one = sweep.isel(sample=i)
+            asked = {"features": 0.95, "not_edge_on": 0.95, str(one["sweep"].item()): float(one["value"].item())}
+            again = model.sample(1, votes=asked, seed=int(one["seed"]))
+            np.testing.assert_allclose(one["image"].values, again.values[0], rtol=1e-4, atol=1e-4)
+
+    def test_a_run_from_before_there_were_sweeps_is_not_stale(self, finished):
+        inputs = json.loads((finished / "stages" / "samples.json").read_text())["inputs"]
+        assert "sweeps" not in inputs
+        swept = {**SMALL["sampling"], "sweeps": {"bar": {"votes": {"bar": [0, 1]}}}}
+        with pytest.raises(StaleRunError, match=r"sweeps\.bar|sweeps: null"):
+            train(finished.parent, sampling=swept)
+
     def test_the_model_loads_and_samples_by_seed(self, finished):
         model = LatentDiffusion.load(finished, device="cpu")
         many = model.sample(4, votes={"spiral": 0.9}, seed=10, batch=3)

@@ -15,6 +15,7 @@ from PIL import Image
 from galdiff.atomic import write_json
 from galdiff.metrics import judge, lupton_rgb
 from galdiff.metrics.figure import RULE
+from galdiff.pipeline import STAGES
 from galdiff.pipeline.evaluation import evaluate
 from galdiff.report import write_report
 from galdiff.report.plots import curves, grid, png, render, save_grid
@@ -186,9 +187,19 @@ def test_written_again_it_shows_the_same_pictures(run, report):
     assert pictures[0] == pictures[1]
 
 
+def test_stages_stand_in_the_order_of_the_flow_with_their_sum(tmp_path):
+    for k, stage in enumerate(reversed(STAGES)):
+        write_json_in(tmp_path, f"stages/{stage}.json", {"inputs": {}, "seconds": 2.0**k})
+    page = write_report(tmp_path).read_text()
+    rows = re.findall(r"<tr><td>([a-z ]+)</td><td class=\"n\">([0-9.]+)</td>", page)
+    assert [name for name, _ in rows] == [*STAGES, "in all"]
+    assert float(rows[-1][1]) == 2.0 ** len(STAGES) - 1
+
+
 def test_missing_parts_are_said_to_be_missing(tmp_path):
     text = write_report(tmp_path).read_text()
-    for part in ("evaluation", "samples", "curves", "reconstructions", "metrics"):
+    parts = ("evaluation", "samples", "sweeps", "curves", "morphology", "votes", "pairs", "reconstructions", "metrics")
+    for part in parts:
         assert re.search(rf"There (is|are) no {part}", text), part
 
 

@@ -171,7 +171,7 @@ def _settings(spec: RunSpec | StagesSpec, on_bad: str, threads: int | None, sche
     return pipeline.Settings(
         autoencoder=spec.autoencoder.settings(),
         denoiser=spec.denoiser.settings(),
-        sampling=spec.sampling.model_dump(),
+        sampling=spec.sampling.settings(),
         evaluation=spec.evaluation.settings(),
         split=spec.split.settings(),
         seed=spec.seed,

@@ -24,6 +24,7 @@ from galdiff.data.splits import DROPPED, SPLITS, near_held_out, split_rows
 from galdiff.errors import CatalogFileError, DataError, GaldiffError, ResourceError
 from galdiff.metrics import feature_space
 from galdiff.schema.conditions import Class, ConditionSchema, Votes
+from galdiff.schema.sweeps import sweep_steps
 from galdiff.schema.trees import GZ2_TREE
 from galdiff.simulate.lenses import CLASSES
 from galdiff.simulate.lensing import caustics_functions
@@ -238,13 +239,16 @@ def _duplicates(
 
 
 def _asks(spec: RunSpec, schema: ConditionSchema, found: Findings) -> None:
-    for name, asked in (spec.sampling.asks or {}).items():
+    asks = [(f"asks.{name}", asked) for name, asked in (spec.sampling.asks or {}).items()]
+    for name, asked in (spec.sampling.sweeps or {}).items():
+        asks += [(f"sweeps.{name}", step) for _, step in sweep_steps(asked)]
+    for name, asked in asks:
         try:
             schema.ask(1, asked)
         except GaldiffError as error:
-            found.problems.append(CatalogFileError(str(error), where=f"sampling.asks.{name}"))
+            found.problems.append(CatalogFileError(str(error), where=f"sampling.{name}"))
         except (TypeError, ValueError) as error:
-            found.problems.append(CatalogFileError(f"means nothing: {error}", where=f"sampling.asks.{name}"))
+            found.problems.append(CatalogFileError(f"means nothing: {error}", where=f"sampling.{name}"))
 
 
 def _guidance(spec: RunSpec, schema: ConditionSchema, found: Findings) -> None:

@@ -20,6 +20,7 @@ from galdiff.config.coders import AutoencoderSpec
 from galdiff.config.spec import RunSpec
 from galdiff.nn import build_backbone
 from galdiff.nn.size import NetworkSize, network_size
+from galdiff.pipeline.sweeps import SWEEP_SAMPLES
 from galdiff.schema.conditions import Class, ConditionSchema
 
 __all__ = ["Cost", "estimate"]
@@ -108,7 +109,7 @@ def estimate(
     count = {"autoencoder": _parameters(autoencoder), "denoiser": _parameters(backbone)}
 
     shown = 64 * 2 * len(spec.sampling.asks or _one_ask_a_class(schema))
-    samples = spec.sampling.n + shown
+    samples = spec.sampling.n + shown + (SWEEP_SAMPLES if spec.sampling.sweeps != {} else 0)
     passes = spec.sampling.steps * (4 if spec.sampling.sampler == "heun" else 2)
     # A backward pass costs two forward passes.
     forward = {name: s.seconds / 3 for name, s in step.items()}

@@ -26,7 +26,7 @@ from galdiff.config.section import (
     Seed,
     section_error,
 )
-from galdiff.config.theory import ObjectiveSpec, SamplingSpec, Schedule, ScheduleSpec, theory
+from galdiff.config.theory import ObjectiveSpec, SamplingSpec, Schedule, ScheduleSpec, sweep_problems, theory
 from galdiff.config.training import TrainingSpec
 
 __all__ = [
@@ -232,9 +232,12 @@ class RunSpec(Section):
     @classmethod
     def _asks_are_known(cls, sampling: SamplingSpec, info: ValidationInfo) -> SamplingSpec:
         data = info.data.get("data")
-        problems = [] if data is None else list(ask_problems(sampling.asks or {}, data))
+        if data is None:
+            return sampling
+        problems = [(("asks", *path), message) for path, message in ask_problems(sampling.asks or {}, data)]
+        problems += [(("sweeps", *path), message) for path, message in sweep_problems(sampling.sweeps or {}, data)]
         if problems:
-            raise section_error(*((("asks", *path), message) for path, message in problems))
+            raise section_error(*problems)
         return sampling
 
     @property

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from galdiff.config.data import DataSpec, ask_problems
 from galdiff.config.section import Count, Flag, Fraction, Name, NonNegative, Positive, Section, section_error
 from galdiff.errors import CatalogFileError, GaldiffError
+from galdiff.schema.sweeps import sweep_steps
 
-__all__ = ["ObjectiveSpec", "SamplingSpec", "Schedule", "ScheduleSpec", "check_theory", "theory"]
+__all__ = ["ObjectiveSpec", "SamplingSpec", "Schedule", "ScheduleSpec", "check_theory", "sweep_problems", "theory"]
 
 
 class ScheduleSpec(Section):
@@ -131,6 +133,15 @@ class SamplingSpec(Section):
     rescale: Fraction = Field(default=0.0, description="Share of the spread that guidance took to be given back.")
     n: Count = Field(default=1024, description="Samples for the evaluation.")
     asks: dict[Name, dict[Name, Any]] | None = Field(default=None, description="Named conditions of the grid.")
+    sweeps: dict[Name, dict[Name, Any]] | None = Field(
+        default=None,
+        description="Named conditions of which one goes step by step through a list, two numbers or names of classes; "
+        "by default bars and spirals, classes, or the range of scalars; {} for none.",
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the samples depend on; runs of before there were sweeps depend on no such key."""
+        return self.model_dump(exclude={"sweeps"} if self.sweeps is None else None)
 
     @model_validator(mode="after")
     def _options_fit(self) -> SamplingSpec:
@@ -144,3 +155,17 @@ class SamplingSpec(Section):
         if stray:
             raise section_error(*stray)
         return self
+
+
+def sweep_problems(
+    sweeps: Mapping[str, Mapping[str, Any]], data: DataSpec
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Find sweeps that are none, or whose steps the data cannot have, each with its path under ``sweeps``."""
+    for name, asked in sweeps.items():
+        try:
+            steps = sweep_steps(asked)
+        except GaldiffError as error:
+            yield (name,), str(error)
+            continue
+        found = [problem for _, ask in steps for problem in ask_problems({name: ask}, data)]
+        yield from {path: (path, message) for path, message in reversed(found)}.values()

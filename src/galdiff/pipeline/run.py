@@ -43,7 +43,7 @@ class Settings:
         ``backbone``, ``schedule``, ``prediction``, ``objective``, ``null``, ``augment``, ``training``, ``reader``
         (`galdiff.pipeline.train_denoiser`), and ``views`` (`galdiff.pipeline.write_latents`).
     sampling : mapping
-        ``n``, ``asks``, and the default options of `DiffusionModel.sampler`.
+        ``n``, ``asks``, ``sweeps`` by choice, and the default options of `DiffusionModel.sampler`.
     evaluation : mapping
         Arguments of `galdiff.pipeline.write_scores`.
     split : mapping
@@ -177,7 +177,9 @@ class _Flow:
             self.folder / "denoiser",
             image_format=self.image_format(cutouts),
             settings=self.settings.denoiser,
-            sampling={k: v for k, v in self.settings.sampling.items() if k not in ("n", "asks") and v is not None},
+            sampling={
+                k: v for k, v in self.settings.sampling.items() if k not in ("n", "asks", "sweeps") and v is not None
+            },
             seed=self.settings.seed,
             device=self.device,
             metrics=self.folder / "metrics.jsonl",
@@ -191,7 +193,8 @@ class _Flow:
     def do_samples(self) -> None:
         s = self.settings
         path = self.folder / "samples.zarr"
-        write_samples(self.model(), self.cutouts(), path, n=s.sampling["n"], asks=s.sampling["asks"], seed=s.seed)
+        wanted = {"asks": s.sampling["asks"], "sweeps": s.sampling.get("sweeps")}
+        write_samples(self.model(), self.cutouts(), path, n=s.sampling["n"], **wanted, seed=s.seed)
 
     def do_evaluation(self) -> None:
         write_scores(self.folder, self.model(), self.cutouts(), seed=self.settings.seed, **self.settings.evaluation)

@@ -14,6 +14,7 @@ import xarray as xr
 from galdiff.errors import GaldiffError
 from galdiff.latents import CutoutStore
 from galdiff.model import DiffusionModel
+from galdiff.pipeline.sweeps import default_sweeps, sweep_conditions
 from galdiff.progress import stage_progress
 from galdiff.schema.conditions import Class, Conditions, ConditionSchema
 
@@ -38,9 +39,16 @@ def held_out_rows(store: CutoutStore) -> np.ndarray:
 
 
 def write_samples(
-    model: DiffusionModel, cutouts: CutoutStore, path: Path, *, n: int, asks: Mapping[str, Any], seed: int
+    model: DiffusionModel,
+    cutouts: CutoutStore,
+    path: Path,
+    *,
+    n: int,
+    asks: Mapping[str, Any] | None,
+    sweeps: Mapping[str, Any] | None = None,
+    seed: int,
 ) -> None:
-    """Write ``samples.zarr`` with its groups ``evaluation``, ``grid`` and ``real``.
+    """Write ``samples.zarr`` with its groups ``evaluation``, ``grid``, ``real`` and, where there are any, ``sweep``.
 
     Parameters
     ----------
@@ -52,10 +60,12 @@ def write_samples(
         The store, written whole under another name and renamed.
     n : int
         Samples for the figures, with the conditions of held-out objects; no more than there are.
-    asks : mapping
-        Names of grids and what they ask for.
+    asks : mapping, optional
+        Names of grids and what they ask for; by default `default_asks`.
+    sweeps : mapping, optional
+        Names of sweeps and what they ask for; by default `galdiff.pipeline.sweeps.default_sweeps`.
     seed : int
-        The figures' samples have the numbers ``1_000_000 * (seed + 1)`` and up; the grids' are 0…63.
+        The figures' samples have the numbers ``1_000_000 * (seed + 1)`` and up; the grids' are 0…63, the sweeps' 0…3.
     """
     asks = asks or default_asks(model.schema)
     unfinished = path.with_suffix(".unfinished")
@@ -67,7 +77,10 @@ def write_samples(
     # Samples without guidance show what was learned. Weights by condition are recorded by the largest of them.
     usual = model.sampling["guidance"]
     weights: dict[float, Any] = {1.0: 1.0, max(usual.values()) if isinstance(usual, Mapping) else float(usual): usual}
-    total = len(chosen) + len(asks) * GRID_SEEDS * len(weights)
+    known = conditions[torch.from_numpy(cutouts.rows("train"))]
+    sweeps = default_sweeps(model.schema, known) if sweeps is None else sweeps
+    swept, swept_seeds, swept_columns = sweep_conditions(model.schema, sweeps)
+    total = len(chosen) + len(asks) * GRID_SEEDS * len(weights) + len(swept_seeds)
     with stage_progress("samples", total=total, unit="samples") as bar:
 
         def draw(seeds: torch.Tensor, wanted: Conditions, guidance: Any) -> np.ndarray:
@@ -87,6 +100,11 @@ def write_samples(
             for ask in asks.values():
                 asked = model.schema.ask(GRID_SEEDS, ask)
                 grid.append(draw(torch.arange(GRID_SEEDS), asked, guidance))
+        if len(swept_seeds):
+            weight, guidance = list(weights.items())[-1]
+            images = draw(swept_seeds, swept, guidance)
+            columns = {**swept_columns, "seed": swept_seeds.numpy(), "guidance": np.full(len(images), weight)}
+            _write(unfinished, "sweep", images, columns, model)
     names = np.repeat(list(asks), GRID_SEEDS)
     columns = {
         "ask": np.tile(names, len(weights)),

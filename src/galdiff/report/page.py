@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.resources
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -15,14 +14,19 @@ import xarray as xr
 
 from galdiff.atomic import write_text
 from galdiff.metrics.figure import RULE, Figure, judge
-from galdiff.report.plots import COLORS, curves, grid, png, render
+from galdiff.report.corner import corner_plot
+from galdiff.report.memorisation import closest_pairs
+from galdiff.report.pictures import example_grids, grids, picture, reconstructions, sweeps
+from galdiff.report.plots import COLORS, curves, render
 from galdiff.report.reconstruction import reconstruction_curves
 from galdiff.report.verdicts import SIGNS, number, plain_name
+from galdiff.report.votes import vote_curves
 from galdiff.training.log import read_metrics
 
-__all__ = ["curve_panels", "fill_page", "load_group", "load_json", "picture", "write_report"]
+__all__ = ["curve_panels", "fill_page", "load_group", "load_json", "write_report"]
 
 _LABELS = {"real": "real", "generated": "generated", "floor": "other real (floor)"}
+_STAGES = ("cutouts", "autoencoder", "latents", "denoiser", "samples", "evaluation", "report")
 _CURVES = (
     ("profile", "profile_radius", "linear", "radius [pixel]"),
     ("spectrum", "spectrum_k", "log", "k [rad / pixel]"),
@@ -46,6 +50,7 @@ def write_report(folder: str | Path) -> Path:
     evaluation = load_json(folder / "evaluation.json")
     data = load_group(folder / "evaluation.zarr")
     unit = str(evaluation.get("unit", _unit(folder)))
+    drawn = {group: load_group(folder / "samples.zarr", group) for group in ("grid", "real", "sweep")}
     figures = [Figure.from_dict(record) for record in evaluation.get("figures", [])]
     context = {
         "name": folder.name,
@@ -53,8 +58,12 @@ def write_report(folder: str | Path) -> Path:
         "verdicts": judge(figures),
         "sources": evaluation.get("sources", {}),
         "versions": evaluation.get("versions", {}),
-        "asks": _grids(folder, unit) or _examples(data, unit),
-        "reconstructions": _reconstructions(data, unit),
+        "asks": grids(drawn["grid"], drawn["real"], unit) or example_grids(data, unit),
+        "sweeps": sweeps(drawn["sweep"], drawn["real"], unit),
+        "pairs": closest_pairs(data, unit),
+        "votes": vote_curves(data),
+        "corner": corner_plot(data),
+        "reconstructions": reconstructions(data, unit),
         "kept": reconstruction_curves(data),
         "losses": _losses(folder),
         "levels": _levels(data, unit),
@@ -91,66 +100,6 @@ def _unit(folder: Path) -> str:
     return str(load_json(folder / "denoiser" / "spec.json").get("format", {}).get("unit", "display"))
 
 
-def picture(images: np.ndarray, columns: int, alt: str) -> dict[str, Any]:
-    """Put rendered images on a sheet, as what an ``img`` element needs."""
-    sheet = grid(images, columns)
-    return {
-        "src": "data:image/png;base64," + base64.b64encode(png(sheet)).decode(),
-        "alt": alt,
-        "width": sheet.shape[1],
-    }
-
-
-def _grids(folder: Path, unit: str) -> list[dict[str, Any]]:
-    drawn, real = load_group(folder / "samples.zarr", "grid"), load_group(folder / "samples.zarr", "real")
-    if "image" not in drawn:
-        return []
-    sections = []
-    weights = sorted(set(drawn["guidance"].to_numpy().tolist()), reverse=True)
-    for ask in dict.fromkeys(drawn["ask"].to_numpy().tolist()):
-        pictures = []
-        if "image" in real:
-            like = real["image"].to_numpy()[real["ask"].to_numpy() == ask]
-            shown = f"{len(like)} real, held out"
-            if len(like):
-                pictures.append({**picture(render(like, unit), 8, f"real {ask}"), "caption": shown})
-        for weight in weights:
-            chosen = (drawn["ask"].to_numpy() == ask) & (drawn["guidance"].to_numpy() == weight)
-            images = render(drawn["image"].to_numpy()[chosen], unit)
-            caption = f"generated, guidance {weight:g}, seeds 0 to {chosen.sum() - 1}"
-            pictures.append({**picture(images, 8, f"generated {ask} at guidance {weight:g}"), "caption": caption})
-        sections.append({"name": ask, "pictures": pictures})
-    return sections
-
-
-def _examples(data: xr.Dataset, unit: str) -> list[dict[str, Any]]:
-    """Real and generated images of an evaluation without a run, in one scaling."""
-    if "example_real" not in data:
-        return []
-    both = [data[f"example_{role}"].to_numpy() for role in ("real", "generated")]
-    images = render(np.concatenate(both), unit)
-    parts = {"real": images[: len(both[0])], "generated": images[len(both[0]) :]}
-    pictures = [{**picture(x, 8, name), "caption": f"{len(x)} {name}, drawn at random"} for name, x in parts.items()]
-    return [{"name": "examples", "pictures": pictures}]
-
-
-def _reconstructions(data: xr.Dataset, unit: str) -> list[dict[str, Any]]:
-    names = {
-        "reconstruction_input": "held-out images",
-        "reconstruction_mean": "reconstructed, mean image",
-        "reconstruction_noisy": "reconstructed, with a draw of the sky noise",
-    }
-    if "reconstruction_input" not in data:
-        return []
-    stacked = np.concatenate([data[name].to_numpy() for name in names])
-    images = render(stacked, unit)
-    each = len(images) // len(names)
-    return [
-        {**picture(images[i * each : (i + 1) * each], each, text), "caption": text}
-        for i, text in enumerate(names.values())
-    ]
-
-
 def _losses(folder: Path) -> str:
     panels = []
     for stage, figures in (("autoencoder", ("loss", "mse", "kl", "perplexity")), ("denoiser", ("loss",))):
@@ -169,11 +118,10 @@ def _losses(folder: Path) -> str:
     return curves(panels) if panels else ""
 
 
-def _smooth(y: np.ndarray, share: float = 0.8) -> np.ndarray:
-    out = np.array(y, dtype=float)
-    for i in range(1, len(out)):
-        out[i] = share * out[i - 1] + (1 - share) * out[i]
-    return out
+def _smooth(y: np.ndarray) -> np.ndarray:
+    """Average over a tenth of the points around each, fewer at the ends, so that it lags behind nothing."""
+    window = np.ones(2 * (len(y) // 20) + 1)
+    return np.convolve(y, window, "same") / np.convolve(np.ones(len(y)), window, "same")
 
 
 def _levels(data: xr.Dataset, unit: str) -> dict[str, Any]:
@@ -237,8 +185,8 @@ def curve_panels(data: xr.Dataset, unit: str, lines: Callable[[str, str, str], S
 
 def _compute(folder: Path) -> list[dict[str, Any]]:
     rows = []
-    for path in sorted((folder / "stages").glob("*.json"), key=lambda p: p.stat().st_mtime):
-        if path.name.endswith(".begun.json"):
+    for path in (folder / "stages" / f"{stage}.json" for stage in _STAGES):
+        if not path.is_file():
             continue
         lines = read_metrics(folder / "metrics.jsonl", path.stem)
         last: Sequence[dict[str, Any]] = [line for line in lines if "images_per_second" in line][-1:]
