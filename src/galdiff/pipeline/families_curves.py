@@ -19,7 +19,7 @@ from galdiff.pipeline.sets import SETS, Evaluation, Sets
 
 __all__ = ["power", "profile", "residual_spectrum", "spectrum", "tests"]
 
-_PERMUTATIONS = 999
+_PERMUTATIONS = 1999
 _UNITS = {"radius": "pixel", "k": "rad / pixel"}
 
 
@@ -62,7 +62,7 @@ def tests(sets: Sets) -> Evaluation:
     found = two_sample_test(
         values["generated"], values["real"], permutations=_PERMUTATIONS, bootstrap=200, seed=sets.seed
     )
-    note = "no distance: below 0.01 more than chance sets the images apart, however little; above, n images do not tell"
+    note = "not a distance: below 0.01 the sets differ by more than chance, however little; above, so many do not tell"
     p = found["p_adjusted"].min("test")
     figures = [
         Figure(f"p[{name}]", float(p.sel(statistic=name)), None, None, n, protocol, note=note, ideal=None)

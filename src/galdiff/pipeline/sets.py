@@ -159,7 +159,12 @@ class Sets:
         return [
             Figure(name, float(v), float(e), float(f), n, protocol, note=note, floor_error=float(fe), ideal=ideal)
             for name, v, e, f, fe, note in zip(
-                names, statistics(generated, real), error, np.mean(splits, axis=0), np.std(splits, axis=0), notes,
+                names,
+                statistics(generated, real),
+                error,
+                np.mean(splits, axis=0),
+                np.std(splits, axis=0),
+                notes,
                 strict=True,
             )
         ]
