@@ -106,3 +106,26 @@ def test_too_few_is_not_a_number(n, few):
         else:
             assert figure.status == "ok"
             assert np.isfinite(figure.value)
+
+
+def arcs(n, seed, radius):
+    rng = np.random.default_rng(seed)
+    grid = np.arange(32) - 15.5
+    r = radius + rng.normal(0, 0.5, (n, 1, 1))
+    images = np.exp(-((np.hypot(grid[:, None], grid) - r) ** 2) / 4) + rng.normal(0, 0.02, (n, 32, 32))
+    return images[:, None].astype(np.float32)
+
+
+def test_rings_of_lenses_are_measured_and_of_nothing_else(same):
+    assert "W1_einstein_radius" not in same[0]
+    found = {}
+    for radius in (8.0, 9.0):
+        result = evaluate(arcs(80, 0, 8.0), arcs(80, 1, 8.0), arcs(80, 2, radius), bands=("g",), draws=5, lenses=True)
+        found[radius] = {f.name: f for f in result.figures}
+        assert found[radius]["ring_found"].value == 1
+        assert result.curves["einstein_radius"].dims == ("set", "sample")
+    # A pixel over the half of one that rings scatter by.
+    assert found[9.0]["W1_einstein_radius"].value == pytest.approx(2, abs=0.4)
+    assert found[8.0]["W1_einstein_radius"].verdict(4.0) == "pass"
+    # Galaxies' morphology says nothing of them.
+    assert found[8.0]["flagged_fraction"].value > 0.9

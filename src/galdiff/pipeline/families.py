@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from galdiff.pipeline.families_curves import power, profile, residual_spectrum, spectrum, tests
+from galdiff.pipeline.families_curves import power, profile, residual_spectrum, spectrum, two_samples
 from galdiff.pipeline.families_features import distributions, energy, fidelity, frechet, kernel
 from galdiff.pipeline.families_objects import rings, shapes
 from galdiff.pipeline.sets import Evaluation, Sets
@@ -30,6 +30,6 @@ FAMILIES: tuple[Family, ...] = (
     residual_spectrum,
     shapes,
     rings,
-    tests,
+    two_samples,
 )
 """What an evaluation measures."""

@@ -17,7 +17,7 @@ from galdiff.metrics import (
 )
 from galdiff.pipeline.sets import SETS, Evaluation, Sets
 
-__all__ = ["power", "profile", "residual_spectrum", "spectrum", "tests"]
+__all__ = ["power", "profile", "residual_spectrum", "spectrum", "two_samples"]
 
 _PERMUTATIONS = 1999
 _UNITS = {"radius": "pixel", "k": "rad / pixel"}
@@ -46,7 +46,7 @@ def residual_spectrum(sets: Sets) -> Evaluation:
     return _curves(sets, "residual_spectrum", "k")
 
 
-def tests(sets: Sets) -> Evaluation:
+def two_samples(sets: Sets) -> Evaluation:
     """Test whether profiles, spectra and physical features are of one distribution."""
     of = {name: _measured(sets, name) for name in ("profile", "spectrum")}
     values = {which: {name: _flat(of[name][which][1]) for name in of} for which in SETS}
