@@ -82,6 +82,13 @@ def test_feature_spaces_change_what_an_evaluation_depends_on_only_where_there_ar
     assert spec.evaluation.settings()["features"] == ["inception-2015:tf"]
 
 
+def test_keys_that_came_later_change_what_an_evaluation_depends_on_only_where_they_are_set(catalog):
+    usual = load(catalog, ["evaluation.votes=16000", "evaluation.encoder=8000", "evaluation.memorisation=true"])
+    assert set(usual.evaluation.settings()) == {"classifier", "draws"}
+    other = load(catalog, ["evaluation.votes=0", "evaluation.encoder=64", "evaluation.memorisation=false"])
+    assert other.evaluation.settings().items() >= {"votes": 0, "encoder": 64, "memorisation": False}.items()
+
+
 def test_asks_are_held_against_the_data(catalog):
     (message,) = messages(
         catalog, "data.classes=null", "sampling.asks={good: {morphology: '1'}, bad: {morphology: '7'}}"

@@ -69,13 +69,21 @@ def test_another_family_of_figures_changes_no_other(same):
         galaxies(400, 0), galaxies(300, 1), galaxies(300, 2), bands=("g", "r"), draws=5, features=[Brightness()]
     )
     found = {f.name: f for f in result.figures}
-    assert found.pop("FD[brightness]").status == "ok"
+    own = {name: found.pop(name) for name in list(found) if name.endswith("[brightness]")}
+    assert {name.split("[")[0] for name in own} == {"FD", "KID", "energy", "precision", "recall", "density", "coverage"}
+    assert {figure.status for figure in own.values()} == {"ok"}
     assert found == same[0]
 
 
 def test_floors_have_error_bars_and_real_images_pass(same):
-    for figure in same[0].values():
-        assert figure.floor_error > 0
+    for name, figure in same[0].items():
+        if name == "flagged_fraction":
+            assert figure.floor_error is not None
+        elif name.startswith("p["):
+            assert (figure.floor_error, figure.ideal) == (None, None)
+            assert figure.value > 0.01
+        else:
+            assert figure.floor_error > 0
     assert "fail" not in judge(list(same[0].values()))
 
 
@@ -93,7 +101,31 @@ def test_too_few_is_not_a_number(n, few):
     for name, figure in found.items():
         if name in few or not name.startswith("FD"):
             assert (figure.status, figure.value, figure.error, figure.floor) == ("too few", None, None, None)
-            assert f"{n} images" in figure.note
+            # Of some objects a statistic has no value.
+            assert f"{n} images" in figure.note or (name.startswith("W1_morphology") and figure.n < n)
         else:
             assert figure.status == "ok"
             assert np.isfinite(figure.value)
+
+
+def arcs(n, seed, radius):
+    rng = np.random.default_rng(seed)
+    grid = np.arange(32) - 15.5
+    r = radius + rng.normal(0, 0.5, (n, 1, 1))
+    images = np.exp(-((np.hypot(grid[:, None], grid) - r) ** 2) / 4) + rng.normal(0, 0.02, (n, 32, 32))
+    return images[:, None].astype(np.float32)
+
+
+def test_rings_of_lenses_are_measured_and_of_nothing_else(same):
+    assert "W1_einstein_radius" not in same[0]
+    found = {}
+    for radius in (8.0, 9.0):
+        result = evaluate(arcs(80, 0, 8.0), arcs(80, 1, 8.0), arcs(80, 2, radius), bands=("g",), draws=5, lenses=True)
+        found[radius] = {f.name: f for f in result.figures}
+        assert found[radius]["ring_found"].value == 1
+        assert result.curves["einstein_radius"].dims == ("set", "sample")
+    # A pixel over the half of one that rings scatter by.
+    assert found[9.0]["W1_einstein_radius"].value == pytest.approx(2, abs=0.4)
+    assert found[8.0]["W1_einstein_radius"].verdict(4.0) == "pass"
+    # Galaxies' morphology says nothing of them.
+    assert found[8.0]["flagged_fraction"].value > 0.9

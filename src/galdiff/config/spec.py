@@ -17,6 +17,7 @@ from galdiff.config.data import DataSpec, ask_problems
 from galdiff.config.networks import Average, AverageSpec, Backbone, UNetSpec
 from galdiff.config.section import (
     Count,
+    CountOrZero,
     Flag,
     Fraction,
     Name,
@@ -162,13 +163,24 @@ class EvaluationSpec(Section):
     draws: Count = Field(default=20, description="Bootstrap draws of the errors.")
     features: list[str] = Field(
         default=[],
-        description="Feature spaces of further Fréchet distances: inception-2015:tf, inception-2015:clean=WEIGHTS, "
+        description="Feature spaces of further distances: inception-2015:tf, inception-2015:clean=WEIGHTS, "
         "dinov2=FOLDER.",
     )
 
+    votes: CountOrZero = Field(
+        default=16_000, description="Images that a judge of votes sees in training; 0: no such judge."
+    )
+    encoder: CountOrZero = Field(
+        default=8_000,
+        description="Images that the morphology encoder, a feature space of the run, sees in training; 0: no encoder.",
+    )
+    memorisation: Flag = Field(default=True, description="Look for the nearest training image of every sample.")
+
     def settings(self) -> dict[str, Any]:
-        """Return what the evaluation depends on; runs of before there were feature spaces depend on no such key."""
-        return self.model_dump(exclude=None if self.features else {"features"})
+        """Return what the evaluation depends on; earlier runs depend on no key that came later."""
+        later = ("features", "votes", "encoder", "memorisation")
+        usual = {name for name in later if getattr(self, name) == EvaluationSpec.model_fields[name].default}
+        return self.model_dump(exclude=usual)
 
 
 class StagesSpec(Section):

@@ -25,7 +25,15 @@ Statistic = Callable[[np.ndarray, np.ndarray], float]
 
 
 def class_figures(
-    generated: Any, asked: Any, real: Any, labels: Any, field: Class, *, seed: int = 0, draws: int = 100
+    generated: Any,
+    asked: Any,
+    real: Any,
+    labels: Any,
+    field: Class,
+    *,
+    frequency: Any = None,
+    seed: int = 0,
+    draws: int = 100,
 ) -> list[Figure]:
     """Measure how a frozen judge ranks, decides and is sure of generated images, beside real ones.
 
@@ -39,6 +47,9 @@ def class_figures(
         The same of held-out real images, with their own classes.
     field : Class
         The classes.
+    frequency : array_like, optional
+        How many images of each class the judge was trained on ``(classes,)``; by default the real ones given here. The
+        best rule for classes that count alike divides it out.
     seed, draws : int
         Of the bootstrap over images.
 
@@ -46,22 +57,28 @@ def class_figures(
     -------
     list of Figure
         ``class_auc[<class>]`` (one against the rest), ``class_auc`` (their mean), ``class_accuracy`` (balanced; the
-        probabilities over how frequent the classes are among the real ones) and ``class_calibration_error``, whose
+        probabilities over ``frequency``) and ``class_calibration_error``, whose
         note has what a calibrated judge would have.
     """
     p, a = _pair(generated, asked, field)
     q, t = _pair(real, labels, field)
     rng, n = np.random.default_rng(seed), min(len(p), len(q))
     enough = [c for c in range(len(field.classes)) if min((a == c).sum(), (t == c).sum()) >= MINIMUM]
-    frequency = np.bincount(t, minlength=len(field.classes)).clip(min=1)
+    counted = np.bincount(t, minlength=len(field.classes)) if frequency is None else np.asarray(frequency)
+    frequency = counted.clip(min=1)
     protocol = "judge of classes trained on the training split, one class against the rest"
 
     def measure(name: str, statistic: Statistic, ready: bool, protocol: str, note: str = "") -> Figure:
         if not ready:
-            return Figure(name, None, None, None, n, protocol, "too few", f"needs {MINIMUM} of a class")
-        picks = (rng.integers(0, len(p), len(p)) for _ in range(draws))
-        error = float(np.nanstd([statistic(p[rows], a[rows]) for rows in picks]))
-        return Figure(name, statistic(p, a), error, statistic(q, t), n, protocol, note=note)
+            return Figure(name, None, None, None, n, protocol, "too few", f"needs {MINIMUM} of a class", ideal=None)
+
+        def error(x: np.ndarray, y: np.ndarray) -> float:
+            picks = (rng.integers(0, len(x), len(x)) for _ in range(draws))
+            return float(np.nanstd([statistic(x[rows], y[rows]) for rows in picks]))
+
+        # Real images decide what the judge can tell: they are the floor, and no value is right by itself.
+        value, floor = statistic(p, a), statistic(q, t)
+        return Figure(name, value, error(p, a), floor, n, protocol, note=note, floor_error=error(q, t), ideal=None)
 
     figures = [
         measure(f"class_auc[{name}]", lambda x, y, c=c: auc(x[:, c], y == c), c in enough, protocol)  # type: ignore[misc]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from galdiff.errors import DataError
 from galdiff.judges.body import Body, train
 from galdiff.metrics.figure import Figure
-from galdiff.metrics.votes import STATISTICS, VoteComparison, dirichlet_multinomial_nll, vote_calibration
+from galdiff.metrics.votes import STATISTICS, VoteComparison, dirichlet_multinomial_nll
 from galdiff.nn.dihedral import dihedral, is_reflection
 from galdiff.randomness import integers
 from galdiff.schema.trees import QuestionTree
@@ -176,14 +176,17 @@ def vote_figures(
     Returns
     -------
     list of Figure
-        ``votes_<statistic>[<question>]`` for every statistic of `vote_calibration`, with its bootstrap error.
+        ``votes_<statistic>[<question>]`` for every statistic of `vote_calibration`, with bootstrap errors.
     """
-    rows = VoteComparison(generated, asked, asked_mask, tree, seed=seed)
-    value, floor = rows.summary(np.ones(len(rows))), vote_calibration(real, votes, mask, tree, seed=seed)
     rng = np.random.default_rng(seed)
-    # Drawing rows with replacement is drawing how often each counts.
-    drawn = [rows.summary(rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)))) for _ in range(draws)]
-    errors = xr.concat([d[list(STATISTICS)] for d in drawn], dim="draw").std("draw", skipna=True)
+    measured = []
+    for given in ((generated, asked, asked_mask), (real, votes, mask)):
+        rows = VoteComparison(*given, tree, seed=seed)
+        # Drawing rows with replacement is drawing how often each counts.
+        drawn = [rows.summary(rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)))) for _ in range(draws)]
+        spread = xr.concat([d[list(STATISTICS)] for d in drawn], dim="draw").std("draw", skipna=True)
+        measured += [rows.summary(np.ones(len(rows))), spread]
+    value, _, floor, _ = measured
     figures = []
     for q, question in enumerate(tree.questions):
         n = int(min(value["galaxies"][q], floor["galaxies"][q]))
@@ -191,8 +194,9 @@ def vote_figures(
             title = f"votes_{name}[{question.name}]"
             if n < MINIMUM:
                 note = f"asked of {n} galaxies, {MINIMUM} needed"
-                figures.append(Figure(title, None, None, None, n, protocol, "too few", note))
+                figures.append(Figure(title, None, None, None, n, protocol, "too few", note, ideal=None))
             else:
-                number, error, low = (float(d[name][q]) for d in (value, errors, floor))
-                figures.append(Figure(title, number, error, low, n, f"{protocol}; weighted by reach"))
+                number, error, low, low_error = (float(d[name][q]) for d in measured)
+                protocol = f"{protocol}; weighted by reach"
+                figures.append(Figure(title, number, error, low, n, protocol, floor_error=low_error, ideal=None))
     return figures

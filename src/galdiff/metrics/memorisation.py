@@ -8,7 +8,7 @@ images. With d the distance to the nearest training image (`nearest_neighbours`)
   the ratios are read beside the figures of blur and noise;
 - the replication rate is the share of samples closer than the threshold below which 0.1 % of held-out images are.
 
-The floor is what one half of the held-out images is against the other.
+The floor is what one half of the held-out images is against the other, over random halves.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def memorisation(
     pairs : int
         Closest samples to name.
     draws : int
-        Bootstrap draws over samples and held-out images.
+        Bootstrap draws over samples and held-out images, and halves of the floor.
     seed : int
         Of the draws and of the halves of the floor.
     **search
@@ -51,7 +51,8 @@ def memorisation(
     Returns
     -------
     xarray.Dataset
-        ``value``, ``error`` (bootstrap standard deviation) and ``floor`` along ``figure`` (`MEMORISATION_FIGURES`);
+        ``value``, ``error`` (bootstrap standard deviation), ``floor`` and ``floor_error`` (mean and standard deviation
+        over random halves) along ``figure`` (`MEMORISATION_FIGURES`);
         ``threshold``; ``generated_distance`` and ``held_out_distance`` along ``sample`` and ``held_out``; and of the
         closest ``pair``: ``pair_sample``, ``pair_index`` (row of ``training``), ``pair_distance``, and of images
         ``pair_transform`` and ``pair_shift``, as `galdiff.metrics.neighbours.pose` takes them. A ratio to a distance
@@ -68,12 +69,13 @@ def memorisation(
     d, h = near["distance"].to_numpy(), real["distance"].to_numpy()
     rng = np.random.default_rng(seed)
     resampled = [_figures(rng.choice(d, len(d)), rng.choice(h, len(h))) for _ in range(draws)]
-    halves = np.array_split(rng.permutation(h), 2)
+    halves = [_figures(*np.array_split(rng.permutation(h), 2)) for _ in range(max(draws, 1))]
     closest = d.argsort(kind="stable")[:pairs]
     data: dict[str, Any] = {
         "value": ("figure", _figures(d, h)),
         "error": ("figure", np.std(resampled, axis=0) if draws else np.full(3, np.nan)),
-        "floor": ("figure", _figures(halves[0], halves[1])),
+        "floor": ("figure", np.mean(halves, axis=0)),
+        "floor_error": ("figure", np.std(halves, axis=0) if draws else np.full(3, np.nan)),
         "threshold": ((), _threshold(h)),
         "generated_distance": ("sample", d),
         "held_out_distance": ("held_out", h),

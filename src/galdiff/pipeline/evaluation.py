@@ -11,6 +11,7 @@ from galdiff.errors import DataError
 from galdiff.metrics import FEATURES, FeatureSpace, Figure
 from galdiff.metrics.features import PhysicalFeatures
 from galdiff.pipeline.families import FAMILIES
+from galdiff.pipeline.families_objects import MORPHOLOGY
 from galdiff.pipeline.sets import SETS, Evaluation, Sets
 
 __all__ = ["Evaluation", "Figure", "evaluate"]
@@ -29,6 +30,7 @@ def evaluate(
     seed: int = 0,
     draws: int = 20,
     minimum: int = 50,
+    lenses: bool = False,
 ) -> Evaluation:
     """Compare generated with held-out real images.
 
@@ -51,6 +53,8 @@ def evaluate(
         Bootstrap draws.
     minimum : int
         Images below which a mean curve is "too few".
+    lenses : bool
+        Whether the images are of strong lenses, less the light of the lens: rings are measured then.
 
     Returns
     -------
@@ -80,9 +84,9 @@ def evaluate(
     for space in spaces:
         space.fit(sample[:_REFERENCE], unit, source=source)
     images = {"real": held_out[:n], "generated": generated[:n], "floor": sample[:n]}
-    sets = Sets(images, spaces, bands, unit=unit, seed=seed, draws=draws, minimum=minimum)
+    sets = Sets(images, spaces, bands, unit=unit, seed=seed, draws=draws, minimum=minimum, lenses=lenses)
     parts = [family(sets) for family in FAMILIES]
-    names = {"set": SETS, "band": bands, "feature": FEATURES}
+    names = {"set": SETS, "band": bands, "feature": FEATURES, "statistic": MORPHOLOGY}
     # Variable-length text: the fixed-width kind has no Zarr v3 specification.
     coords = {axis: np.asarray(labels, dtype=object) for axis, labels in names.items()}
     curves = xr.merge([part.curves for part in parts]).assign_coords(coords)

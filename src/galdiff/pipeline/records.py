@@ -20,7 +20,7 @@ ARTIFACTS: dict[str, tuple[str, ...]] = {
     "latents": ("latents.zarr", "latents.zarr.journal"),
     "denoiser": ("denoiser",),
     "samples": ("samples.zarr",),
-    "evaluation": ("evaluation.json", "evaluation.zarr"),
+    "evaluation": ("evaluation.json", "evaluation.zarr", "encoder"),
     "report": ("report.html",),
 }
 """What every stage writes, in the order of the flow."""

@@ -8,7 +8,6 @@ import platform
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +17,23 @@ import xarray as xr
 
 from galdiff.atomic import resource_errors, write_json
 from galdiff.diffusion import Objective
-from galdiff.judges import Classifier
 from galdiff.latents import CutoutStore
 from galdiff.metrics import PROTOCOL, feature_space, judge, physical_morphology
 from galdiff.model import DiffusionModel
+from galdiff.pipeline.copies import copies
 from galdiff.pipeline.evaluation import Figure, evaluate
+from galdiff.pipeline.judged import Judging, Labeled, is_lenses
 from galdiff.pipeline.reconstruction import reconstruction_scores
 from galdiff.pipeline.samples import held_out_rows
 from galdiff.pipeline.sets import Evaluation, bootstrap
 from galdiff.progress import stage_progress
 from galdiff.randomness import Draws
-from galdiff.schema.conditions import Class
 
 __all__ = ["digest", "write_evaluation", "write_scores"]
 
 _TRAIN = 5000
 _PICTURES = 8
 _LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
-_MINIMUM = 50
 
 
 def write_scores(
@@ -47,6 +45,9 @@ def write_scores(
     classifier: bool = True,
     draws: int = 20,
     features: Sequence[str] = (),
+    votes: int = 16_000,
+    encoder: int = 8_000,
+    memorisation: bool = True,
 ) -> None:
     """Write ``evaluation.zarr`` and, last, ``evaluation.json``.
 
@@ -65,28 +66,55 @@ def write_scores(
     draws : int
         Bootstrap draws.
     features : sequence of str
-        Feature spaces for further Fréchet distances (`galdiff.metrics.SPACES`).
+        Feature spaces for further distances (`galdiff.metrics.SPACES`).
+    votes : int
+        Images that a judge of votes sees in training, where the model has votes as conditions; 0 trains none.
+    encoder : int
+        Images that the morphology encoder sees in training, which is kept in ``encoder/``; 0 trains none.
+    memorisation : bool
+        Look for the nearest training image of every sample.
     """
     start = time.monotonic()
     spaces = [feature_space(name, device=model.device) for name in features]
-    with stage_progress("evaluation", total=4, unit="parts") as bar:
+    with stage_progress("evaluation", total=6, unit="parts") as bar:
         samples = xr.open_zarr(folder / "samples.zarr", group="evaluation", consolidated=False).load()
-        train_rows = cutouts.rows("train")[:_TRAIN]
-        train = cutouts.images(train_rows).astype(np.float32)
-        held_out = held_out_rows(cutouts)
-        real = cutouts.images(held_out).astype(np.float32)
+        # Files may be in the order of their classes.
+        order = np.random.default_rng(seed).permutation(cutouts.rows("train"))
+        train_rows, held_out = np.sort(order[:_TRAIN]), held_out_rows(cutouts)
+        train, real = (cutouts.images(rows).astype(np.float32) for rows in (train_rows, held_out))
+        generated, asked = samples["image"].to_numpy(), samples["row"].to_numpy()
+        conditions = cutouts.conditions()
+        learned, held, drawn = (
+            Labeled(images, conditions[torch.from_numpy(rows)])
+            for images, rows in ((train, train_rows), (real, held_out), (generated, asked))
+        )
+        judging = Judging(model.format, model.schema, learned, held, drawn, seed=seed)
+        few = judging.too_few_to_encode() if encoder else []
+        if encoder and not few:
+            spaces.append(judging.encoder(encoder, folder / "encoder"))
+        bar.update(1)
         known: dict[str, Any] = {"bands": model.format.bands, "unit": model.format.unit, "features": spaces}
-        result = evaluate(train, real, samples["image"].to_numpy(), **known, seed=seed, draws=draws)
+        known["lenses"] = is_lenses(model.schema)
+        # The objects whose conditions were asked for come first: sets are as large as the smallest.
+        rest = np.setdiff1d(np.arange(len(real)), places := np.searchsorted(held_out, asked))
+        paired = real[np.concatenate([places, rest])]
+        parts = [evaluate(train, paired, generated, **known, seed=seed, draws=draws)]
         bar.update(1)
-        figures = [*result.figures, *_axis_ratios(folder)]
-        bar.update(1)
+        parts.append(Evaluation([*few, *_axis_ratios(folder)]))
         if classifier:
-            figures += _class_figures(model, cutouts, train, train_rows, real, held_out, samples, seed)
+            parts.append(judging.classes())
+        if votes:
+            parts.append(judging.votes(votes, draws=draws))
         bar.update(1)
-        kept, kept_curves = reconstruction_scores(model, real, seed=seed, draws=draws)
-        figures += kept
-        curves = result.curves.merge(kept_curves).merge(_pictures(model, real))
-        curves = curves.merge(_noise_levels(model, cutouts, seed))
+        if memorisation:
+            parts.append(copies(generated, real, cutouts, stretch=model.format.stretch, seed=seed))
+        bar.update(1)
+        parts.append(Evaluation(*reconstruction_scores(model, real, seed=seed, draws=draws)))
+        bar.update(1)
+        curves = xr.merge(
+            [*(part.curves for part in parts), _pictures(model, real), _noise_levels(model, cutouts, seed)]
+        )
+        figures = [figure for part in parts for figure in part.figures]
         notes = {"unit": model.format.unit, "real": digest(real), "features": [space.record() for space in spaces]}
         write_evaluation(folder, Evaluation(figures, curves), start=start, **notes)
         bar.update(1)
@@ -160,55 +188,6 @@ def _median(name: str, values: np.ndarray) -> tuple[float | None, float | None]:
     if not len(values):
         return None, None
     return float(np.median(values)), bootstrap(name, lambda i: float(np.median(values[i])), len(values))
-
-
-def _class_figures(
-    model: DiffusionModel,
-    cutouts: CutoutStore,
-    train: np.ndarray,
-    train_rows: np.ndarray,
-    real: np.ndarray,
-    held_out: np.ndarray,
-    samples: xr.Dataset,
-    seed: int,
-) -> list[Figure]:
-    """Accuracy of a judge trained on real images, on generated ones and, as the floor, on held-out real ones."""
-    field = next((f for f in model.schema.fields if isinstance(f, Class)), None)
-    if field is None:
-        return []
-    protocol = "convolutional judge trained on the training split, balanced accuracy over classes with 10 or more"
-    labels = cutouts.conditions().values[field.name].numpy()
-    if len(train) < _MINIMUM * len(field.classes) or len(real) < _MINIMUM:
-        note = f"{len(train)} training images"
-        return [
-            Figure("class_accuracy", None, None, None, len(real), protocol, status="too few", note=note, ideal=None)
-        ]
-    stretch = model.format.stretch
-    classifier = Classifier(len(model.format.bands), len(field.classes))
-    classifier.fit(stretch(train), labels[train_rows], seed=seed, field=field)
-    rows = samples["row"].to_numpy()
-    generated = samples["image"].to_numpy()
-    # The best rule for classes that count alike divides out how frequent they were in training.
-    frequency = np.bincount(labels[train_rows], minlength=len(field.classes)).clip(min=1)
-    sets = {"value": (generated, labels[rows]), "floor": (real, labels[held_out])}
-    accuracy, error = {}, {}
-    for which, (images, truth) in sets.items():
-        found = (classifier.predict(stretch(images)) / frequency).argmax(1)
-        accuracy[which], error[which] = _accuracy(found, truth)
-    note = "the floor is the accuracy on held-out real images; samples at guidance 1"
-    figure = Figure("class_accuracy", accuracy["value"], error["value"], accuracy["floor"], len(generated), protocol)
-    return [replace(figure, note=note, floor_error=error["floor"], ideal=None)]
-
-
-def _accuracy(predicted: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """Balanced accuracy over the classes with 10 or more, and its error."""
-    classes = [c for c in np.unique(truth) if (truth == c).sum() >= 10]
-
-    def balanced(i: np.ndarray) -> float:
-        shares = [(predicted[i][truth[i] == c] == c).mean() for c in classes if (truth[i] == c).any()]
-        return float(np.mean(shares))
-
-    return balanced(np.arange(len(truth))), bootstrap("class_accuracy", balanced, len(truth))
 
 
 def _pictures(model: DiffusionModel, real: np.ndarray) -> xr.Dataset:

@@ -12,13 +12,15 @@ import xarray as xr
 
 from galdiff.metrics import FeatureSpace, Figure
 
-__all__ = ["SETS", "Evaluation", "Sets", "Statistic", "bootstrap"]
+__all__ = ["SETS", "Evaluation", "Sets", "Statistic", "Statistics", "bootstrap"]
 
 SETS = ("real", "generated", "floor")
 """Names of the sets, as the curves' coordinate has them."""
 
 Statistic = Callable[[np.ndarray, np.ndarray], float]
 """A number that says how one set of rows differs from another."""
+Statistics = Callable[[np.ndarray, np.ndarray], Sequence[float]]
+"""Several of them, which are measured together."""
 
 
 def bootstrap(name: str, statistic: Callable[[np.ndarray], float], n: int, *, seed: int = 0, draws: int = 100) -> float:
@@ -58,6 +60,8 @@ class Sets:
         Of the bootstrap.
     minimum : int
         Images below which a mean is "too few".
+    lenses : bool
+        Whether the images are of strong lenses, less the light of the lens.
     """
 
     images: Mapping[str, np.ndarray]
@@ -67,17 +71,22 @@ class Sets:
     seed: int = 0
     draws: int = 20
     minimum: int = 50
-    _measured: dict[str, dict[str, np.ndarray]] = field(default_factory=dict, init=False, repr=False)
+    lenses: bool = False
+    _measured: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
 
     def map(self, measure: Callable[[np.ndarray], Any]) -> dict[str, Any]:
         """Apply a function to the images of every set."""
         return {name: measure(self.images[name]) for name in SETS}
 
+    def once(self, name: str, measure: Callable[[np.ndarray], Any]) -> dict[str, Any]:
+        """Apply a function that has a name to the images of every set, the first time it is asked for."""
+        if name not in self._measured:
+            self._measured[name] = self.map(measure)
+        return self._measured[name]
+
     def measured(self, space: FeatureSpace) -> dict[str, np.ndarray]:
         """Return every set's features in their own units, ``(n, width)``, measured once."""
-        if space.name not in self._measured:
-            self._measured[space.name] = self.map(space.measure)
-        return self._measured[space.name]
+        return self.once(space.name, space.measure)
 
     def features(self, space: FeatureSpace) -> dict[str, np.ndarray]:
         """Return every set's features in the scale in which distances are taken."""
@@ -94,40 +103,68 @@ class Sets:
         ideal: float | None = 0.0,
         note: str = "",
     ) -> Figure:
-        """Compare the sets by a statistic; the floor is that of random halves of all real images.
+        """Compare the sets by a statistic; the arguments are those of `figures`."""
+
+        def one(a: np.ndarray, b: np.ndarray) -> list[float]:
+            return [statistic(a, b)]
+
+        return self.figures([name], one, values, protocol, needed=needed, ideal=ideal, notes=[note])[0]
+
+    def figures(
+        self,
+        names: Sequence[str],
+        statistics: Statistics,
+        values: Mapping[str, np.ndarray],
+        protocol: str,
+        *,
+        needed: int | None = None,
+        ideal: float | None = 0.0,
+        notes: Sequence[str] = (),
+        doubles: bool = True,
+    ) -> list[Figure]:
+        """Compare the sets by statistics; the floor is that of random halves of all real images.
 
         Parameters
         ----------
-        name, protocol, ideal, note
-            As in `Figure`.
-        statistic : callable
-            Of the rows of two sets.
+        names, protocol, ideal, notes
+            As in `Figure`, a name and a note each.
+        statistics : callable
+            Of the rows of two sets, a number a name.
         values : mapping of str to numpy.ndarray
-            One row an image, of every set.
+            One row an image, of every set; sets may have lost different numbers of images.
         needed : int, optional
             Images below which there are too few; `minimum` by default.
+        doubles : bool
+            Whether the statistics bear rows that are there twice, as a bootstrap draws them. The error is that over
+            random halves without doubles otherwise (a delete-half jackknife; Shao & Wu 1989, Ann. Stat. 17, 1176).
         """
         real, generated, floor = (values[which] for which in SETS)
-        n, needed = len(real), self.minimum if needed is None else needed
+        n, needed = min(map(len, (real, generated, floor))), self.minimum if needed is None else needed
+        notes = notes or [""] * len(names)
         if n < needed:
             note = f"{n} images, {needed} needed"
-            return Figure(name, None, None, None, n, protocol, status="too few", note=note, ideal=ideal)
+            return [Figure(name, None, None, None, n, protocol, "too few", note, ideal=ideal) for name in names]
 
-        rng = _generator(self.seed, name)
-        picks = [(rng.integers(0, n, n), rng.integers(0, n, n)) for _ in range(self.draws)]
-        error = float(np.std([statistic(generated[i], real[j]) for i, j in picks]))
+        rng = _generator(self.seed, names[0])
+
+        def pick(rows: np.ndarray) -> np.ndarray:
+            many = len(rows)
+            return rows[rng.integers(0, many, many) if doubles else rng.permutation(many)[: many // 2]]
+
+        error = np.std([statistics(pick(generated), pick(real)) for _ in range(self.draws)], axis=0)
         # A bootstrap, with its doubles, would overstate how distances of real images scatter.
         both = np.concatenate([real, floor])
-        orders = [rng.permutation(2 * n) for _ in range(self.draws)]
-        splits = [statistic(both[order[:n]], both[order[n:]]) for order in orders]
-        return Figure(
-            name,
-            statistic(generated, real),
-            error,
-            float(np.mean(splits)),
-            n,
-            protocol,
-            note=note,
-            floor_error=float(np.std(splits)),
-            ideal=ideal,
-        )
+        orders = [rng.permutation(len(both)) for _ in range(self.draws)]
+        splits = [statistics(*np.split(both[order[: 2 * n]], [n])) for order in orders]
+        return [
+            Figure(name, float(v), float(e), float(f), n, protocol, note=note, floor_error=float(fe), ideal=ideal)
+            for name, v, e, f, fe, note in zip(
+                names,
+                statistics(generated, real),
+                error,
+                np.mean(splits, axis=0),
+                np.std(splits, axis=0),
+                notes,
+                strict=True,
+            )
+        ]

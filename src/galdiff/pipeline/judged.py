@@ -1,0 +1,216 @@
+"""What trained judges say of a run: they learn from its training split and are read on samples and held-out images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from galdiff.judges import Classifier, MorphologyEncoder, VoteJudge, class_figures, vote_figures
+from galdiff.metrics import FeatureSpace, Figure
+from galdiff.metrics.votes import VoteComparison
+from galdiff.model import ImageFormat
+from galdiff.pipeline.sets import Evaluation
+from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Votes
+from galdiff.schema.trees import QuestionTree
+
+__all__ = ["EncoderFeatures", "Judging", "Labeled", "is_lenses"]
+
+_MINIMUM = 50
+"""Held-out images, and training images of a class, below which no judge of classes is trained."""
+_LEARNED = 500
+"""Training images below which judges of votes, and encoders, learn nothing that could be trusted."""
+_BINS = 10
+_SUBSTRUCTURE = {"no_sub", "cdm", "axion"}
+
+
+def is_lenses(schema: ConditionSchema) -> bool:
+    """Return whether the data are strong lenses: a class of theirs is one of substructure."""
+    return any(isinstance(f, Class) and _SUBSTRUCTURE & set(f.classes) for f in schema.fields)
+
+
+class EncoderFeatures(FeatureSpace):
+    """Features of a run's own morphology encoder, trained before images are compared.
+
+    Parameters
+    ----------
+    encoder : MorphologyEncoder
+        Trained on the real training split.
+    image_format : ImageFormat
+        Whose stretch the encoder was trained under.
+    trained : str
+        On what, for the protocol.
+    """
+
+    name = "morphology-encoder"
+
+    def __init__(self, encoder: MorphologyEncoder, image_format: ImageFormat, trained: str) -> None:
+        self._encoder, self._stretch, self._trained = encoder, image_format.stretch, trained
+        self.width = int(encoder.spec["features"])
+
+    @property
+    def protocol(self) -> str:
+        """The encoder and what it learned from."""
+        return f"{self.name}, {self._trained}"
+
+    def fit(self, images: np.ndarray, unit: str, *, source: str = "real images") -> None:
+        """Nothing: the encoder standardises by the images it was trained on."""
+
+    def measure(self, images: np.ndarray) -> np.ndarray:
+        """Return the features of pixel values."""
+        return self._encoder.features(self._stretch(images))
+
+
+@dataclass(frozen=True)
+class Labeled:
+    """Pixel values ``(n, band, y, x)`` with what is known of them."""
+
+    images: np.ndarray
+    conditions: Conditions
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class Judging:
+    """Images of a run that judges are trained on and read on.
+
+    Attributes
+    ----------
+    image_format : ImageFormat
+        Bands and stretch.
+    schema : ConditionSchema
+        Conditions of the model.
+    train, real, generated : Labeled
+        Of the training split; all that are held out; samples with what was asked for.
+    seed : int
+        Of weights, order and bootstrap.
+    """
+
+    image_format: ImageFormat
+    schema: ConditionSchema
+    train: Labeled
+    real: Labeled
+    generated: Labeled
+    seed: int = 0
+
+    @cached_property
+    def _lesson(self) -> np.ndarray:
+        return np.asarray(self.image_format.stretch(self.train.images))
+
+    def _seen(self, judge: Classifier | VoteJudge, labeled: Labeled) -> np.ndarray:
+        return judge.predict(self.image_format.stretch(labeled.images))
+
+    def classes(self) -> Evaluation:
+        """Judge the first class field: ranks, decisions and how sure they are (`class_figures`)."""
+        field = next((f for f in self.schema.fields if isinstance(f, Class)), None)
+        if field is None:
+            return Evaluation([])
+        if len(self.train) < _MINIMUM * len(field.classes) or len(self.real) < _MINIMUM:
+            return Evaluation([_too_few("class_accuracy", len(self.real), f"{len(self.train)} training images")])
+        labels, asked, truth = (
+            part.conditions.values[field.name].numpy() for part in (self.train, self.generated, self.real)
+        )
+        judge = Classifier(len(self.image_format.bands), len(field.classes))
+        judge.fit(self._lesson, labels, seed=self.seed, field=field)
+        figures = class_figures(
+            self._seen(judge, self.generated),
+            asked,
+            self._seen(judge, self.real),
+            truth,
+            field,
+            frequency=np.bincount(labels, minlength=len(field.classes)),
+            seed=self.seed,
+        )
+        note = "the floor is that of held-out real images; samples at guidance 1"
+        return Evaluation([replace(f, note="; ".join(filter(None, (note, f.note)))) for f in figures])
+
+    def votes(self, seen: int, *, draws: int = 20) -> Evaluation:
+        """Judge the votes: whether volunteers would see what was asked for (`vote_figures`).
+
+        The floor is what it sees in held-out images, whose votes are known. The curves ``votes_asked``, ``votes_found``
+        and ``votes_found_real`` ``(question, bin)`` are means of fractions, weighted by reach, in ten bins of the asked
+        one from 0 to 1, all answers of a question together; NaN where there are none.
+
+        Parameters
+        ----------
+        seen : int
+            Images that the judge is trained on.
+        draws : int
+            Bootstrap draws.
+        """
+        field = next((f for f in self.schema.fields if isinstance(f, Votes)), None)
+        if field is None:
+            return Evaluation([])
+        if len(self.train) < _LEARNED:
+            note = f"{len(self.train)} training images, {_LEARNED} needed"
+            return Evaluation([_too_few("votes", len(self.real), note)])
+        name, tree = field.name, field.tree
+        known = self.train.conditions
+        judge = VoteJudge(len(self.image_format.bands), tree)
+        judge.fit(self._lesson, known.values[name], known.masks[name], seed=self.seed, seen=seen)
+        votes = [part.values[name].numpy() for part in (self.generated.conditions, self.real.conditions)]
+        masks = [part.masks[name].numpy() for part in (self.generated.conditions, self.real.conditions)]
+        found, real = self._seen(judge, self.generated), self._seen(judge, self.real)
+        figures = vote_figures(found, votes[0], masks[0], real, votes[1], masks[1], tree, seed=self.seed, draws=draws)
+        asked, drawn = _by_asked(found, votes[0], masks[0], tree)
+        _, floor = _by_asked(real, votes[1], masks[1], tree)
+        dims = ("question", "bin")
+        curves: dict[str, Any] = {
+            "votes_question": ("question", np.asarray([q.name for q in tree.questions], dtype=object)),
+            "votes_asked": (dims, asked),
+            "votes_found": (dims, drawn),
+            "votes_found_real": (dims, floor),
+        }
+        return Evaluation(figures, xr.Dataset(curves))
+
+    def too_few_to_encode(self) -> list[Figure]:
+        """Return what an evaluation has in place of an encoder's distances where there is little to learn from."""
+        if len(self.train) >= _LEARNED:
+            return []
+        note = f"{len(self.train)} training images, {_LEARNED} needed"
+        return [_too_few(f"FD[{EncoderFeatures.name}]", len(self.real), note)]
+
+    def encoder(self, seen: int, folder: Path) -> EncoderFeatures:
+        """Train the morphology encoder and keep it.
+
+        Parameters
+        ----------
+        seen : int
+            Images to train on, each in two views.
+        folder : Path
+            Where it is kept.
+        """
+        encoder = MorphologyEncoder(len(self.image_format.bands), self.schema)
+        encoder.fit(self._lesson, self.train.conditions, seed=self.seed, seen=seen)
+        encoder.save(folder)
+        trained = f"{seen} views of {len(self.train)} training images, seed {self.seed}"
+        return EncoderFeatures(encoder, self.image_format, trained)
+
+
+def _too_few(name: str, n: int, note: str) -> Figure:
+    return Figure(name, None, None, None, n, "judge trained on the training split", "too few", note, ideal=None)
+
+
+def _by_asked(
+    concentrations: np.ndarray, votes: np.ndarray, mask: np.ndarray, tree: QuestionTree
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean asked and found fractions ``(question, bin)`` by the asked one, all answers of a question together."""
+    rows = VoteComparison(concentrations, votes, mask, tree, simulations=1)
+    asked, found = np.full((2, len(tree.questions), _BINS), np.nan)
+    for q in range(len(tree.questions)):
+        answers = tree.answer_slice(q)
+        f, p = rows.asked[:, answers], rows.predicted[:, answers]
+        weight = np.broadcast_to(rows.reach[:, [q]], f.shape).ravel()
+        place = (f.ravel() * _BINS).astype(int).clip(0, _BINS - 1)
+        total, *sums = (
+            np.bincount(place, w, minlength=_BINS) for w in (weight, weight * f.ravel(), weight * p.ravel())
+        )
+        there = total > 0
+        asked[q, there], found[q, there] = (s[there] / total[there] for s in sums)
+    return asked, found

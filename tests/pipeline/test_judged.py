@@ -1,0 +1,77 @@
+"""Judges of a run: they learn what the images show, and see where samples do not show what was asked for."""
+
+import numpy as np
+import pytest
+import torch
+
+from galdiff.data.stretch import Linear
+from galdiff.judges import MorphologyEncoder
+from galdiff.model import ImageFormat
+from galdiff.pipeline.judged import EncoderFeatures, Judging, Labeled, is_lenses
+from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Votes
+from galdiff.schema.trees import Answer, Question, QuestionTree
+
+TREE = QuestionTree("shapes", (Question("shape", (Answer("round", "round"), Answer("long", "long"))),))
+SCHEMA = ConditionSchema([Votes("votes", tree=TREE)])
+FORMAT = ImageFormat(("g",), 16, "display", Linear())
+
+
+def galaxies(n, seed, *, asked=None):
+    """Images whose length is the share of votes for it; what is asked may be something else."""
+    rng = np.random.default_rng(seed)
+    share = rng.uniform(0, 1, n)
+    grid = np.arange(16) - 7.5
+    x, y = grid[None, None], grid[None, :, None]
+    images = np.exp(-np.hypot(x / (1.5 + 4 * share[:, None, None]), y / 1.5)) + 0.02 * rng.normal(size=(n, 16, 16))
+    long = rng.binomial(40, share if asked is None else asked(share))
+    votes = torch.from_numpy(np.stack([40 - long, long], axis=1)).float()
+    known = Conditions({"votes": votes}, {"votes": torch.ones(n, 1, dtype=torch.bool)})
+    return Labeled(images[:, None].astype(np.float32), known)
+
+
+@pytest.fixture(scope="module")
+def sets():
+    return galaxies(600, 0), galaxies(200, 1)
+
+
+def test_votes_that_are_there_are_found_and_others_are_not(sets):
+    right = Judging(FORMAT, SCHEMA, *sets, galaxies(200, 2)).votes(2500, draws=10)
+    figures = {f.name: f for f in right.figures}
+    slope = figures["votes_slope[shape]"]
+    assert slope.floor > 0.6
+    assert slope.verdict(4.0) == "pass"
+    curves = right.curves
+    assert curves["votes_question"].values.tolist() == ["shape"]
+    assert curves["votes_found"].dims == ("question", "bin")
+    assert np.abs(curves["votes_found"] - curves["votes_found_real"]).max() < 0.15
+    asked = curves["votes_asked"].to_numpy()[0]
+    assert (np.diff(asked) > 0).all()
+    assert ((asked * 10).astype(int).clip(max=9) == np.arange(10)).all()
+    wrong = Judging(FORMAT, SCHEMA, *sets, galaxies(200, 2, asked=lambda share: 1 - share)).votes(2500, draws=10)
+    slope = {f.name: f for f in wrong.figures}["votes_slope[shape]"]
+    assert slope.value < -0.5
+    assert slope.verdict(4.0) != "pass"
+
+
+def test_an_encoder_is_kept_and_is_a_feature_space(sets, tmp_path):
+    space = Judging(FORMAT, SCHEMA, *sets, sets[1]).encoder(320, tmp_path / "encoder")
+    assert space.name == "morphology-encoder"
+    space.fit(sets[0].images, "display")
+    found = space.measure(sets[1].images)
+    assert found.shape == (200, space.width)
+    again = EncoderFeatures(MorphologyEncoder.load(tmp_path / "encoder"), FORMAT, "")
+    np.testing.assert_array_equal(again.measure(sets[1].images), found)
+    assert "600 training images" in space.protocol
+
+
+def test_few_images_train_no_judge(sets):
+    judging = Judging(FORMAT, SCHEMA, sets[1], sets[1], sets[1])
+    assert [f.status for f in judging.votes(100).figures] == ["too few"]
+    assert [f.status for f in judging.too_few_to_encode()] == ["too few"]
+    assert not judging.classes().figures
+
+
+def test_lenses_are_known_by_their_classes():
+    assert is_lenses(ConditionSchema([Class("substructure", classes=("no_sub", "cdm"))]))
+    assert not is_lenses(ConditionSchema([Class("kind", classes=("spiral", "smooth"))]))
+    assert not is_lenses(SCHEMA)
