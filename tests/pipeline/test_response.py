@@ -14,7 +14,7 @@ from galdiff.simulate.galaxies import BANDS
 SPOILED = {
     "blur": lambda d, x, rng: gaussian_filter(x.images, (0, 0, 1, 1)),
     "noise": lambda d, x, rng: d.noisier(x, 1.5, rng),
-    "color": lambda d, x, rng: d.brightened(x.images, (1.3, 1.0, 1.0)),
+    "color": lambda d, x, rng: d.brightened(x.images, (1.5, 1.0, 1.0)),
 }
 SEEN_BY = {"blur": "power_above_half_Nyquist", "noise": "W1_sky_noise", "color": "W1_color"}
 
