@@ -68,7 +68,7 @@ def copies(
     -------
     Evaluation
         ``memorisation_<figure>``; and of the closest pairs their pictures ``pair_generated`` (turned and shifted to
-        match) and ``pair_training``, ``pair_distance``, and the smallest ``pair_held_out_distance``.
+        match) and ``pair_training``, ``pair_distance``, and those of the held-out images, ``pair_held_out_distance``.
     """
     generated = generated[:_SEARCHED]
     held_out = held_out[np.random.default_rng(seed).permutation(len(held_out))[: len(generated)]]
@@ -101,7 +101,7 @@ def copies(
         "pair_generated": (dims, np.stack(posed).astype(np.float32)),
         "pair_training": (dims, cutouts.images(found["pair_index"].to_numpy()).astype(np.float32)),
         "pair_distance": ("pair", found["pair_distance"].to_numpy()),
-        "pair_held_out_distance": ("pair", np.sort(found["held_out_distance"].to_numpy())[:_PAIRS]),
+        "pair_held_out_distance": ("held_out", np.sort(found["held_out_distance"].to_numpy())),
     }
     return Evaluation(figures, xr.Dataset(curves))
 

@@ -25,6 +25,7 @@ _MINIMUM = 50
 _LEARNED = 500
 """Training images below which judges of votes, and encoders, learn nothing that could be trusted."""
 _BINS = 10
+_FEWEST = 5.0  # galaxies that reached a question, in a bin
 _SUBSTRUCTURE = {"no_sub", "cdm", "axion"}
 
 
@@ -135,7 +136,7 @@ class Judging:
 
         The floor is what it sees in held-out images, whose votes are known. The curves ``votes_asked``, ``votes_found``
         and ``votes_found_real`` ``(question, bin)`` are means of fractions, weighted by reach, in ten bins of the asked
-        one from 0 to 1, all answers of a question together; NaN where there are none.
+        one from 0 to 1, all answers of a question together; NaN where fewer than five reached it.
 
         Parameters
         ----------
@@ -211,6 +212,6 @@ def _by_asked(
         total, *sums = (
             np.bincount(place, w, minlength=_BINS) for w in (weight, weight * f.ravel(), weight * p.ravel())
         )
-        there = total > 0
+        there = total >= _FEWEST
         asked[q, there], found[q, there] = (s[there] / total[there] for s in sums)
     return asked, found

@@ -55,7 +55,8 @@ def write_report(folder: str | Path) -> Path:
     context = {
         "name": folder.name,
         "figures": figures,
-        "verdicts": judge(figures),
+        "verdicts": (verdicts := judge(figures)),
+        "judged": list(zip(figures, verdicts, strict=True)),
         "sources": evaluation.get("sources", {}),
         "versions": evaluation.get("versions", {}),
         "asks": grids(drawn["grid"], drawn["real"], unit) or example_grids(data, unit),

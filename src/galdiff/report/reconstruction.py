@@ -12,7 +12,7 @@ from galdiff.report.plots import COLORS, curves
 __all__ = ["reconstruction_curves"]
 
 _NAMES = {
-    "flux": "flux",
+    "flux": "light",
     "color": "color",
     "r50": "half-light radius",
     "gini": "Gini",
