@@ -176,7 +176,7 @@ def train_autoencoder(
     store : CutoutStore
         The cutout cache.
     folder : Path
-        The stage's folder: checkpoints, pictures and, at the end, the weights. Where there was validation the weights
+        The stage's folder: checkpoints, pictures and, at the end, the weights. Where validation decides, the weights
         that were not chosen, the best or the last, are kept in a folder of that name in it.
     image_format : ImageFormat
         Bands, size, unit and stretch of the cutouts.
@@ -234,6 +234,8 @@ def train_autoencoder(
         task, folder, seed=seed, device=device, metrics=metrics, stage="autoencoder", budget=budget, **training
     )
     states = {"last": result.ema_state, "best": result.best_state}
+    if keep == "last" and not training.get("early_stopping"):
+        del states["best"]  # nobody asked for it, and its noise model takes seconds; the checkpoint has its weights
     for name in sorted(states, key=lambda name: name == keep):  # the chosen one last: it stays
         state = states[name]
         if state is not None:
