@@ -164,7 +164,7 @@ def test_grids_stand_side_by_side_at_both_guidances(report):
     for picture in pictures:
         with Image.open(io.BytesIO(base64.b64decode(picture.split(",")[1]))) as image:
             assert image.size[0] >= SIZE
-    assert page.tags.count("svg") == 3
+    assert page.tags.count("svg") == 4  # curves, morphology, training, loss by noise level
 
 
 def test_it_loads_nothing(report):
