@@ -95,9 +95,9 @@ def write_scores(
         bar.update(1)
         known: dict[str, Any] = {"bands": model.format.bands, "unit": model.format.unit, "features": spaces}
         known["lenses"] = is_lenses(model.schema)
-        # The objects whose conditions were asked for come first: sets are as large as the smallest.
-        rest = np.setdiff1d(np.arange(len(real)), places := np.searchsorted(held_out, asked))
-        paired = real[np.concatenate([places, rest])]
+        # The objects whose conditions were asked for come first, each once: sets are as large as the smallest.
+        first = dict.fromkeys(np.searchsorted(held_out, asked).tolist())
+        paired = real[[*first, *(row for row in range(len(real)) if row not in first)]]
         parts = [evaluate(train, paired, generated, **known, seed=seed, draws=draws)]
         bar.update(1)
         parts.append(Evaluation([*few, *_axis_ratios(folder)]))
