@@ -270,7 +270,7 @@ class TestDataset:
         images(tmp_path, ["2.jpg", "3.jpg"])
         data = GZ2Dataset(tmp_path, count=10)
         assert len(data) == 1
-        assert data._paths[0].name == "2.jpg"
+        assert data.source(0).name == "2.jpg"
         assert data.skipped == [("1 images", "no votes in the table")]
 
     def test_a_table_keyed_by_asset_ids_needs_no_mapping(self, tmp_path):
