@@ -98,6 +98,8 @@ def test_what_makes_no_sense_is_refused():
         lambda: Schedule.from_dict({"kind": "quadratic"}),
         lambda: time_grid(Cosine(), 0),
         lambda: time_grid(Cosine(), 5, "leading"),
+        lambda: time_grid(Cosine(), 5, "karras", shift=3.0),
+        lambda: time_grid(Cosine(), 5, shift=-1.0),
     ):
         with pytest.raises(GaldiffError):
             wrong()
