@@ -81,7 +81,8 @@ class Findings:
         if len(self.problems) == 1:
             raise self.problems[0]
         if self.problems:
-            raise DataError("\n".join([f"{len(self.problems)} problems", *(f"  {p}" for p in self.problems[:_SHOWN])]))
+            lines = [f"{len(self.problems)} problems", *(f"  {p}" for p in self.problems[:_SHOWN])]
+            raise DataError("\n".join([*lines, *(["  …"] if len(self.problems) > _SHOWN else [])]))
 
 
 def check(spec: RunSpec, folder: Path, *, cached: bool = False, estimate: bool = True) -> Findings:
