@@ -14,7 +14,7 @@ import pandas as pd
 from galdiff.data.tablecache import cached, read_parquet
 from galdiff.errors import DataError
 
-__all__ = ["file_stems", "find_column", "find_table", "id_column", "read_table", "select", "selected", "take_rows"]
+__all__ = ["find_column", "find_table", "id_column", "read_table", "select", "selected", "take_rows"]
 
 _ROWS = 20_000  # of a CSV at a time
 
@@ -169,12 +169,6 @@ def id_column(table: pd.DataFrame, column: str, path: Path) -> np.ndarray:
         row = int(repeated.to_numpy().argmax())
         raise DataError(f"row {row + 2}: id {ids[row]} is there twice", where=path, remedy="Keep one row an object")
     return ids
-
-
-def file_stems(ids: pd.Series, suffixes: Sequence[str]) -> pd.Series:
-    """Return ids without the folder and the suffix of an image that some tables give them; other dots stay."""
-    ending = "|".join(re.escape(suffix) for suffix in suffixes)
-    return ids.astype(str).str.replace(rf"^.*[/\\\\]|(?i:{ending})\s*$", "", regex=True).str.strip()
 
 
 def select(table: pd.DataFrame, where: str | None, path: Path) -> pd.DataFrame:
