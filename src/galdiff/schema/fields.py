@@ -49,7 +49,7 @@ class Class:
 
 @dataclass(frozen=True)
 class Scalar:
-    """A number with a unit, such as a redshift or an axion mass; standardised as ``(value - mean) / std``.
+    """A number with a unit, such as a redshift or an axion mass; standardized as ``(value - mean) / std``.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class Scalar:
     unit : str
         Its unit.
     mean, std : float
-        To standardise by.
+        To standardize by.
     angle : bool
         The number is the position angle of a line in the image, in degrees from any image axis, modulo 180: turns and
         reflections of the image change it.
