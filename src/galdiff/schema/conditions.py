@@ -288,7 +288,8 @@ def _gap(f: Scalar, value: Tensor, goal: Tensor) -> Tensor:
 
 def _is_sequence(value: Any) -> bool:
     """Whether a value is one for every row: a list, an array, a column of a table."""
-    return hasattr(value, "__len__") and not isinstance(value, str | Mapping) and getattr(value, "ndim", 1) == 1
+    is_one = isinstance(value, str | Mapping) or not hasattr(value, "__len__")
+    return not is_one and bool(getattr(value, "ndim", 1) == 1)
 
 
 def _number(name: str, value: Any) -> float:
