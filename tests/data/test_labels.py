@@ -12,7 +12,7 @@ from galdiff.schema.conditions import Conditions, ConditionSchema
 def test_labels_of_one_name_are_one_class():
     labels = pd.Series([0, 1, 2, 1], name="ans")
     classes = {0: "smooth", 1: "spiral", 2: "spiral"}
-    column = class_column(labels, "morphology", where="table.csv", classes=classes)
+    column = class_column(labels, "morphology", where="table.csv", ids=range(4), classes=classes)
     assert column.field.classes == ("smooth", "spiral")
     assert column.values.tolist() == [0, 1, 1, 1]
 

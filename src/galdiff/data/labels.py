@@ -32,9 +32,9 @@ def class_column(
     name: str,
     *,
     where: object,
+    ids: Sequence[Any] | np.ndarray,
     classes: Mapping[Any, str] | None = None,
     mirror: Sequence[Sequence[str]] = (),
-    ids: Sequence[Any] | np.ndarray | None = None,
 ) -> Column | None:
     """Turn labels into a `Class` condition.
 
@@ -46,13 +46,13 @@ def class_column(
         Name of the condition.
     where : path-like
         The file, for messages.
+    ids : sequence
+        Ids of the rows, for messages.
     classes : mapping, optional
         From labels to names, in the order of the classes, a name for one label or for several; by default the labels
         as they are, sorted.
     mirror : sequence of pairs
         Names of classes that are each other's mirror image.
-    ids : sequence, optional
-        Ids of the rows, for messages.
 
     Returns
     -------
@@ -76,8 +76,7 @@ def class_column(
     text = [_text(v) if k else "" for v, k in zip(labels, known, strict=True)]
     for row, (value, k) in enumerate(zip(text, known, strict=True)):
         if k and value not in index:
-            place = f"row {row}" if ids is None else f"'{ids[row]}'"
-            message = f"{place}: label '{value}' in column '{labels.name}' is not known"
+            message = f"'{ids[row]}': label '{value}' in column '{labels.name}' is not known"
             raise DataError(message, where=where, remedy=f"Known labels: {', '.join(index)}")
     field = Class(name, names, tuple((str(a), str(b)) for a, b in mirror))
     coded = torch.tensor([index.get(v, 0) for v in text], dtype=torch.int64)
