@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import re
 from collections.abc import Hashable, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from galdiff.data.tablecache import cached, read_parquet
-from galdiff.errors import DataError
+from galdiff.errors import DataError, nearest_name
 
 __all__ = ["find_column", "find_table", "id_column", "read_table", "select", "selected", "take_rows"]
 
@@ -37,8 +36,8 @@ def find_table(root: Path, name: str | None, patterns: Sequence[str]) -> Path:
     if name is not None:
         path = root / name
         if not path.is_file():
-            near = difflib.get_close_matches(name, [p.name for p in root.iterdir()], n=1)
-            raise DataError("the table is missing", where=path, remedy=f"Did you mean '{near[0]}'?" if near else None)
+            near = nearest_name(name, (p.name for p in root.iterdir()))
+            raise DataError("the table is missing", where=path, remedy=f"Did you mean '{near}'?" if near else None)
         return path
     for pattern in patterns:
         found = sorted(root.glob(pattern))
@@ -133,13 +132,13 @@ def _kind(values: pd.Series) -> str:
     return "number" if values.dtype.kind in "iuf" else values.dtype.name
 
 
-def find_column(table: pd.DataFrame, wanted: str, path: Path) -> str:
+def find_column(table: pd.DataFrame, wanted: str, where: object) -> str:
     """Return a column's name, or raise with the nearest one there is."""
     if wanted in table.columns:
         return wanted
-    near = difflib.get_close_matches(wanted, list(map(str, table.columns)), n=1, cutoff=0.5)
-    hint = f"Did you mean '{near[0]}'?" if near else f"It has: {', '.join(map(str, table.columns[:12]))}"
-    raise DataError(f"there is no column '{wanted}'", where=path, remedy=hint)
+    near = nearest_name(wanted, table.columns, cutoff=0.5)
+    hint = f"Did you mean '{near}'?" if near else f"The table has: {', '.join(map(str, table.columns[:12]))}"
+    raise DataError(f"there is no column '{wanted}'", where=where, remedy=hint)
 
 
 def id_column(table: pd.DataFrame, column: str, path: Path) -> np.ndarray:

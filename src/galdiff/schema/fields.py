@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from galdiff.errors import GaldiffError
+from galdiff.errors import GaldiffError, nearest_name
 from galdiff.schema.trees import QuestionTree
 
 __all__ = ["Class", "Field", "Scalar", "Votes", "lookup"]
@@ -113,6 +112,6 @@ def lookup(name: str, known: Sequence[str], place: str) -> str:
     """
     if name in known:
         return name
-    close = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(known) or 'none'}"
+    near = nearest_name(name, known)
+    hint = f"Did you mean '{near}'?" if near else f"Known: {', '.join(known) or 'none'}"
     raise GaldiffError(f"'{name}' is not among {place}", remedy=hint)
