@@ -8,7 +8,7 @@ from galdiff.diffusion import EDM, Cosine, Linear, RectifiedFlow, Schedule, Shif
 from galdiff.errors import GaldiffError
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=name_of)
+@pytest.mark.parametrize("schedule", [*SCHEDULES, Shifted(Linear(beta_min=0.0), 2.0)], ids=name_of)
 class TestSchedules:
     def test_time_inverts_log_snr(self, schedule):
         t = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)

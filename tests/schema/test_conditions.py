@@ -1,10 +1,13 @@
 """What can be asked, and what masks and mirrors do."""
 
+import inspect
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from galdiff import LatentDiffusion
 from galdiff.errors import GaldiffError
 from galdiff.randomness import Draws
 from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Scalar, Votes, random_subset
@@ -58,6 +61,15 @@ def test_asking_votes_fixes_renormalizes_and_masks():
 def test_wrong_asks_are_explained(asked, message):
     with pytest.raises(GaldiffError, match=message):
         SCHEMA.ask(1, asked)
+
+
+ARGUMENTS = inspect.signature(LatentDiffusion.sample).parameters.keys() - {"self", "conditions"}
+
+
+@pytest.mark.parametrize("name", ["mean", "x", *sorted(ARGUMENTS)])
+def test_names_that_stores_and_samples_have_for_something_else(name):
+    with pytest.raises(GaldiffError, match=f"cannot be called '{name}'"):
+        ConditionSchema([Scalar(name)])
 
 
 def test_asking_row_by_row():

@@ -26,6 +26,12 @@ from galdiff.schema.trees import QuestionTree
 
 __all__ = ["Class", "ConditionSchema", "Conditions", "Field", "Scalar", "Votes", "random_subset"]
 
+_TAKEN = frozenset(
+    ("id", "split", "image", "mask", "mean", "log_var", "file")  # columns of stores and catalogs
+    + ("sample", "band", "channel", "view", "y", "x")  # their axes
+    + ("n", "seed", "steps", "guidance", "sampler", "options", "noise", "batch", "units", "precision")  # of sampling
+)
+
 
 @dataclass
 class Conditions:
@@ -88,6 +94,11 @@ class ConditionSchema:
     ----------
     fields : iterable of Class, Scalar or Votes
         Names must differ; no field at all is an unconditional model.
+
+    Raises
+    ------
+    GaldiffError
+        For a name that is there twice, or that something else of stores and samples has.
     """
 
     def __init__(self, fields: Iterable[Field] = ()) -> None:
@@ -95,6 +106,9 @@ class ConditionSchema:
         self.by_name: dict[str, Field] = {f.name: f for f in self.fields}
         if len(self.by_name) != len(self.fields):
             raise GaldiffError("two condition fields have the same name", remedy="Name them apart")
+        if taken := sorted(_TAKEN & set(self.by_name)):
+            message = f"a condition cannot be called '{taken[0]}', as something else of stores or samples is"
+            raise GaldiffError(message, remedy="Rename its column")
 
     def __repr__(self) -> str:
         return f"ConditionSchema({list(self.fields)!r})"
