@@ -163,7 +163,7 @@ class TestProcesses:
         children = [context.Process(target=child, args=(data, queue)) for _ in range(2 if method == "fork" else 1)]
         for process in children:
             process.start()
-        got = [queue.get(timeout=60) for _ in children]
+        got = [queue.get(timeout=300) for _ in children]
         for process in children:
             process.join()
         assert len({os.getpid(), *(pid for pid, *_ in got)}) == len(children) + 1
