@@ -166,7 +166,6 @@ class EvaluationSpec(Section):
         description="Feature spaces of further distances: inception-2015:tf, inception-2015:clean=WEIGHTS, "
         "dinov2=FOLDER.",
     )
-
     votes: CountOrZero = Field(
         default=16_000, description="Images that a judge of votes sees in training; 0: no such judge."
     )
