@@ -17,8 +17,8 @@ from galdiff.config import load
 from galdiff.config.build import fit_settings
 from galdiff.data.stretch import Sqrt
 from galdiff.diffusion import Objective
+from galdiff.imageformat import ImageFormat
 from galdiff.latents import CutoutStore
-from galdiff.model import ImageFormat
 from galdiff.pipeline import autoencoder, denoiser, latents
 from galdiff.progress import quiet
 from galdiff.schema.conditions import ConditionSchema, Votes

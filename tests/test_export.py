@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import galdiff
 from galdiff import FITSDataset, LatentDiffusion, cli
 from galdiff.errors import CatalogFileError, GaldiffError, ResourceError
-from galdiff.model import ImageFormat
+from galdiff.imageformat import ImageFormat
 
 CALIBRATION = {"zero_point": [22.5, 22.5], "psf_fwhm": [1.2, 0.9], "pixel_scale": 0.4}
 

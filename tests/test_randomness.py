@@ -62,6 +62,13 @@ def test_what_was_drawn_before_does_not_matter(start, ahead, jumps):
         assert torch.equal(here.integers("a", 17), integers(5, "a", index, 17))
 
 
+def test_what_is_drawn_ahead_is_little_where_samples_are_large():
+    drawn = Draws(5, range(3, 5)).normal("a", (3, 128, 128))
+    assert torch.equal(drawn, normal(5, "a", torch.arange(3, 5), (3, 128, 128)))
+    assert drawn.untyped_storage().nbytes() <= 2**24
+    assert len(Draws(5, range(2)).normal("a", (2, 1024, 2048))) == 2
+
+
 def test_indices_past_32_bits_do_not_wrap():
     assert not torch.equal(uniform(0, "a", torch.tensor([7])), uniform(0, "a", torch.tensor([7 + 2**32])))
 

@@ -4,6 +4,11 @@ Everything that a user can get wrong raises a `GaldiffError`: it says where (fil
 The command line prints it without a traceback and exits with status 2.
 """
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 __all__ = [
     "CatalogFileError",
     "CheckpointError",
@@ -12,6 +17,7 @@ __all__ = [
     "ResourceError",
     "StaleRunError",
     "StoreError",
+    "nearest_name",
 ]
 
 
@@ -61,3 +67,9 @@ class ResourceError(GaldiffError):
 
 class StaleRunError(GaldiffError):
     """A run directory holds a finished stage that was made from other inputs."""
+
+
+def nearest_name(name: object, known: Iterable[object], *, cutoff: float = 0.6) -> str | None:
+    """Return the known name that another one may have been meant for, None where none is near."""
+    close = difflib.get_close_matches(str(name), list(map(str, known)), n=1, cutoff=cutoff)
+    return close[0] if close else None

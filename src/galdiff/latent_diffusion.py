@@ -153,7 +153,7 @@ class LatentDiffusion:
             GPU.
         **conditions
             Fields of `schema`: a class name, a number, or for votes a mapping such as ``votes={"spiral": 0.9}``, which
-            fixes those answers, renormalises within their question and masks the others. A sequence of ``n`` values
+            fixes those answers, renormalizes within their question and masks the others. A sequence of ``n`` values
             asks sample by sample. What is not named is left open.
 
         Returns

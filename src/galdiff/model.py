@@ -19,75 +19,20 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from galdiff.atomic import atomic_write, sha256_file, sha256_json, write_json
-from galdiff.autoencoder import PARTS, Autoencoder, load_autoencoder
-from galdiff.data.stretch import Stretch
+from galdiff.atomic import atomic_write, write_json
+from galdiff.autoencoder import Autoencoder, load_autoencoder
 from galdiff.diffusion import DDIM, ClassifierFree, Denoiser, FieldGuidance, Guidance, Sampler, Schedule, build_sampler
 from galdiff.diffusion.samplers import SAMPLERS
 from galdiff.errors import CheckpointError, GaldiffError
+from galdiff.imageformat import ImageFormat
 from galdiff.nn import build_backbone
 from galdiff.randomness import normal
 from galdiff.schema.conditions import Conditions, ConditionSchema
 from galdiff.training import posthoc
 
-__all__ = ["DiffusionModel", "ImageFormat", "build_denoiser", "load_denoiser"]
+__all__ = ["DiffusionModel", "ImageFormat", "build_denoiser", "load_denoiser", "resolve_device"]
 
-CALIBRATION = ("zero_point", "psf_fwhm", "pixel_scale")
-"""What a dataset, an `ImageFormat` and the attributes of samples call the calibration of physical units."""
 _BATCH = 64
-
-
-@dataclass(frozen=True)
-class ImageFormat:
-    """What the images are: everything between a file's pixel values and the network.
-
-    Attributes
-    ----------
-    bands : tuple of str
-        Names of the bands.
-    size : int
-        Side of the cutouts in pixels.
-    unit : str
-        "display" (8-bit images as value / 255) or a FITS unit.
-    stretch : Stretch
-        The invertible map from pixel values to the network's range.
-    zero_point, psf_fwhm : tuple of float, optional
-        Magnitude of a pixel value of 1 and width of the point-spread function [arcsec], band by band, where known.
-    pixel_scale : float, optional
-        Side of a pixel [arcsec], where known.
-    """
-
-    bands: tuple[str, ...]
-    size: int
-    unit: str
-    stretch: Stretch
-    zero_point: tuple[float, ...] | None = None
-    psf_fwhm: tuple[float, ...] | None = None
-    pixel_scale: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON description; `from_dict` is its inverse."""
-        stretch = self.stretch.to_dict()
-        described = {"bands": list(self.bands), "size": self.size, "unit": self.unit, "stretch": stretch}
-        return {**described, **self.calibration()}
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> ImageFormat:
-        """Build from `to_dict`'s description."""
-        stretch = Stretch.from_dict(fields["stretch"])
-        known = {name: fields[name] for name in CALIBRATION if name in fields}
-        calibration: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in known.items()}
-        return cls(tuple(fields["bands"]), int(fields["size"]), fields["unit"], stretch, **calibration)
-
-    def calibration(self) -> dict[str, Any]:
-        """Return what is known of zero point, PSF and pixel scale, as JSON."""
-        known = {name: getattr(self, name) for name in CALIBRATION}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in known.items() if v is not None}
-
-    def pixels(self, x: Tensor) -> Tensor:
-        """Map stretched images to pixel values; display values are those that an 8-bit file can hold."""
-        values = self.stretch.inverse(x)
-        return values.clamp(0.0, 1.0) if self.unit == "display" else values
 
 
 def build_denoiser(
@@ -344,7 +289,13 @@ def _denoiser_errors(folder: Path) -> Iterator[None]:
 
 
 def resolve_device(name: str) -> torch.device:
-    """Turn "auto", "cpu", "cuda" or "cuda:1" into a device that is there."""
+    """Turn "auto", "cpu", "cuda" or "cuda:1" into a device that is there.
+
+    Raises
+    ------
+    GaldiffError
+        Where there is none.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -353,8 +304,3 @@ def resolve_device(name: str) -> torch.device:
         return torch.device(name)
     except RuntimeError as error:
         raise GaldiffError(f"there is no device '{name}'", remedy="Use auto, cpu, cuda or cuda:1") from error
-
-
-def weights_hash(folder: Path) -> str:
-    """SHA-256 of an autoencoder's weights: what a latent store is tied to."""
-    return sha256_json([sha256_file(folder / f"{part}.safetensors") for part in PARTS])

@@ -22,6 +22,7 @@ __all__ = ["Draws", "integers", "normal", "permutation", "philox", "uniform"]
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _WORD = 0xFFFFFFFF
+_AHEAD = 2**22  # numbers that are drawn ahead at once, of which the words take ten times the memory
 
 
 def philox(counter: Sequence[Tensor | int], key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -151,7 +152,8 @@ class Draws:
     device : optional
         Where.
     ahead : int
-        Samples to draw for at once, at least: by default sixteen batches of 32, or one large batch.
+        Samples to draw for at once, at least: by default sixteen batches of 32, or one large batch; fewer where a
+        sample's numbers are many, which pay for their own overhead.
     """
 
     def __init__(
@@ -178,14 +180,15 @@ class Draws:
         """Draw integers from 0 to ``high - 1``, ``(len(positions),)``."""
         return self._take(integers, stream, high)
 
-    def _take(self, draw: Callable[..., Tensor], *of: Any) -> Tensor:
+    def _take(self, draw: Callable[..., Tensor], stream: str, shape: tuple[int, ...] | int) -> Tensor:
         wanted = self.positions
-        block, numbers = self._drawn.get((draw, *of), (range(0), None))
+        block, numbers = self._drawn.get((draw, stream, shape), (range(0), None))
         if numbers is None or wanted.start < block.start or wanted.stop > block.stop:
-            block = range(wanted.start, max(wanted.stop, wanted.start + self.ahead))
-            stream, *more = of
-            numbers = draw(self.seed, stream, torch.arange(block.start, block.stop, device=self.device), *more)
-            self._drawn[draw, *of] = block, numbers
+            row = math.prod(shape) if isinstance(shape, tuple) else 1
+            ahead = min(self.ahead, _AHEAD // max(1, row))
+            block = range(wanted.start, max(wanted.stop, wanted.start + ahead))
+            numbers = draw(self.seed, stream, torch.arange(block.start, block.stop, device=self.device), shape)
+            self._drawn[draw, stream, shape] = block, numbers
         return numbers[wanted.start - block.start : wanted.stop - block.start]
 
 

@@ -53,6 +53,11 @@ def test_sizes_that_make_no_sense(keys, text):
     assert text in message(backbone={"kind": "dit", **keys})
 
 
+def test_heads_that_do_not_divide_the_lowest_level():
+    assert "makes 3 heads" in message(backbone={"kind": "unet", "widths": [64, 104]})
+    assert DenoiserSpec(backbone={"kind": "unet", "widths": [64, 104], "head_width": 52})
+
+
 def test_power_functions():
     ema = DenoiserSpec(ema={"lengths": [0.05, 0.1]}).settings()["training"]["ema"]
     assert ema == {"lengths": [0.05, 0.1], "snapshots": 40, "precision": "float16"}

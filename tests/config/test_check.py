@@ -150,8 +150,9 @@ def test_lenses_cannot_be_simulated_without_caustics(tmp_path, monkeypatch):
     assert "galdiff[lenses]" in str(found.problems[0])
 
 
-def test_what_is_promised_of_simulated_lenses_is_so(tmp_path):
-    spec = load("lenses", ["data.simulate.n=6"])
+@pytest.mark.parametrize("limit", ["null", "1"])
+def test_what_is_promised_of_simulated_lenses_is_so(limit, tmp_path):
+    spec = load("lenses", ["data.simulate.n=6", f"data.limit={limit}"])
     promised = check(spec, tmp_path, estimate=False).facts[0]
     dataset = build_dataset(spec, tmp_path)
     assert f"{len(dataset)} lenses" in promised

@@ -64,6 +64,17 @@ class TestGalaxy10:
         with pytest.raises(DataError, match="unknown classes 'galaxy11'"):
             HDF5Dataset(path, classes="galaxy11")
 
+    def test_numbers_of_the_other_byte_order_are_the_same_numbers(self, tmp_path):
+        deep = IMAGES.astype(">u2") * 257
+        with h5py.File(tmp_path / "other.h5", "w") as file:
+            file.update({"images": deep, "ans": ANS.astype(">i4"), "objid": np.arange(N, dtype=">i8") + 10**17})
+            file["redshift"] = np.linspace(0.01, 0.2, N).astype(">f4")
+        data = HDF5Dataset(tmp_path, size=None, id="objid", scalars=["redshift"], where="redshift > 0.1")
+        rows = np.flatnonzero(np.linspace(0.01, 0.2, N) > 0.1)
+        assert data.ids.tolist() == (rows + 10**17).tolist()
+        assert data.conditions.values["morphology"].tolist() == ANS[rows].tolist()
+        np.testing.assert_allclose(data.read(3), IMAGES[rows[3]].transpose(2, 0, 1) / 255, atol=1e-6)
+
     def test_selected_rows_are_their_own_images(self, path):
         data = HDF5Dataset(path, size=None, where="ans == 3 and redshift > 0.05", limit=2)
         expected = [i for i in range(N) if ANS[i] == 3 and i % 4 and np.linspace(0.01, 0.2, N)[i] > 0.05][:2]
@@ -152,7 +163,7 @@ class TestProcesses:
         children = [context.Process(target=child, args=(data, queue)) for _ in range(2 if method == "fork" else 1)]
         for process in children:
             process.start()
-        got = [queue.get(timeout=60) for _ in children]
+        got = [queue.get(timeout=300) for _ in children]
         for process in children:
             process.join()
         assert len({os.getpid(), *(pid for pid, *_ in got)}) == len(children) + 1

@@ -42,8 +42,10 @@ class TestGuidance:
         torch.testing.assert_close(guided, null + 2.5 * (conditional - null))
 
     def test_interval(self):
-        guided = ClassifierFree(self.denoiser, 3, interval=(0.2, 0.5))
-        assert torch.equal(guided(self.x, self.t, self.condition), self.denoiser(self.x, self.t, self.condition))
+        plain = self.denoiser(self.x, self.t, self.condition)
+        for weight in (3, 0):
+            guided = ClassifierFree(self.denoiser, weight, interval=(0.2, 0.5))
+            assert torch.equal(guided(self.x, self.t, self.condition), plain)
 
     def test_needs_a_condition(self):
         with pytest.raises(GaldiffError, match="condition"):

@@ -91,6 +91,15 @@ def test_order_of_convergence(schedule, name):
     assert errors[2] < errors[1] < errors[0]
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_no_floor_of_noise_is_left(name):
+    """With D(x_t) = v x_t / (v + s^2) an exact step from the floor s leaves a variance of v^2 / (v + s^2)."""
+    denoiser = Gaussian(EDM(sigma_min=0.05), torch.zeros(1).double(), torch.full((1,), 1e-4).double())
+    noise = torch.randn(500, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    drawn = build_sampler(name, denoiser, steps=64, grid="karras")(noise)
+    assert drawn.std() < 0.01
+
+
 class TestAddedNoise:
     def test_eta_zero_is_euler(self):
         denoiser, noise = Mixture(RectifiedFlow()), torch.randn(50, dtype=torch.float64)

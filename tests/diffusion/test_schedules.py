@@ -8,7 +8,7 @@ from galdiff.diffusion import EDM, Cosine, Linear, RectifiedFlow, Schedule, Shif
 from galdiff.errors import GaldiffError
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=name_of)
+@pytest.mark.parametrize("schedule", [*SCHEDULES, Shifted(Linear(beta_min=0.0), 2.0)], ids=name_of)
 class TestSchedules:
     def test_time_inverts_log_snr(self, schedule):
         t = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
@@ -98,6 +98,8 @@ def test_what_makes_no_sense_is_refused():
         lambda: Schedule.from_dict({"kind": "quadratic"}),
         lambda: time_grid(Cosine(), 0),
         lambda: time_grid(Cosine(), 5, "leading"),
+        lambda: time_grid(Cosine(), 5, "karras", shift=3.0),
+        lambda: time_grid(Cosine(), 5, shift=-1.0),
     ):
         with pytest.raises(GaldiffError):
             wrong()

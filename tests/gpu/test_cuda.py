@@ -14,8 +14,9 @@ from galdiff import LatentDiffusion
 from galdiff.autoencoder import AutoencoderLoss, KLAutoencoder, build_autoencoder
 from galdiff.data.stretch import Sqrt
 from galdiff.diffusion import Denoiser, Objective, RectifiedFlow
+from galdiff.imageformat import ImageFormat
 from galdiff.metrics import morphology
-from galdiff.model import DiffusionModel, ImageFormat
+from galdiff.model import DiffusionModel
 from galdiff.nn import build_backbone
 from galdiff.pipeline.autoencoder import AutoencoderTask
 from galdiff.randomness import Draws, integers, normal, philox, uniform

@@ -186,8 +186,13 @@ class TestRefusals:
 
     def test_a_finished_store_is_not_written_again(self, whole):
         before = everything(whole)
-        with pytest.raises(StoreError, match="already"):
-            create(whole.KIND, whole.path)
+        store = create(whole.KIND, whole.path)
+        assert store.complete
+        assert list(store.missing_shards()) == []
+        with pytest.raises(StoreError, match="reading"):
+            store.write_shard(0, **values(store, 0))
+        with pytest.raises(StoreError, match="other inputs"):
+            create(whole.KIND, whole.path, attrs={"autoencoder": {"sha256": "another"}})
         assert same(everything(STORES[whole.KIND].open(whole.path)), before)
 
     def test_a_store_of_other_rows_is_not_gone_on_with(self, kind, tmp_path):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from stirring import stirred
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -51,14 +52,6 @@ def test_operations_are_those_of_a_real_pass(spec):
     assert 2 * found.flops == counter.get_total_flops()
     assert found.parameters == sum(p.numel() for p in network.parameters())
     assert f"{found.parameters / 1e6:.2f} M" in str(found)
-
-
-def stirred(network):
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in network.parameters():
-            p.add_(0.1 * torch.randn(p.shape, generator=generator))
-    return network
 
 
 class TestRouting:

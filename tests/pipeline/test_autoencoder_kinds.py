@@ -15,8 +15,8 @@ from galdiff import LatentDiffusion
 from galdiff.autoencoder import AutoencoderLoss, build_autoencoder, load_autoencoder
 from galdiff.data.stretch import Stretch
 from galdiff.errors import CatalogFileError, GaldiffError, StaleRunError
+from galdiff.imageformat import ImageFormat
 from galdiff.latents import CutoutStore, LatentStore
-from galdiff.model import ImageFormat
 from galdiff.pipeline.autoencoder import AutoencoderTask
 from galdiff.pipeline.records import STAGES
 from galdiff.progress import quiet

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from galdiff.autoencoder import load_autoencoder
+from galdiff.autoencoder import IdentityAutoencoder, load_autoencoder
 from galdiff.data.stretches import Asinh
 from galdiff.errors import DataError
+from galdiff.imageformat import ImageFormat
 from galdiff.latents import CutoutStore
-from galdiff.model import ImageFormat
 from galdiff.pipeline import train_autoencoder
 from galdiff.pipeline.diagnostics import confidence_maps, latent_maps
 from galdiff.progress import quiet
@@ -92,6 +92,18 @@ def end_state(folder):
     clock = ("seconds", "images_per_second")
     lines = [{k: v for k, v in line.items() if k not in clock} for line in read_metrics(folder / "metrics.jsonl")]
     return tensors, {k: v for k, v in meta.items() if k != "seconds"}, lines
+
+
+def test_what_is_not_trained_is_calibrated_on_valid_pixels(store, tmp_path, monkeypatch):
+    class Recording(IdentityAutoencoder):
+        def calibrate(self, x, *, valid=None, by_content=True):
+            self.seen = x, valid
+
+    monkeypatch.setattr("galdiff.pipeline.autoencoder.build_autoencoder", lambda spec: Recording(spec["bands"]))
+    x, valid = train(store, tmp_path, {"model": {"kind": "identity"}, "loss": {}, "training": {}}).seen
+    rows = store.rows("train")
+    torch.testing.assert_close(x, FORMAT.stretch(torch.from_numpy(store.images(rows))))
+    assert np.array_equal(valid.numpy(), store.masks(rows))
 
 
 @pytest.mark.slow

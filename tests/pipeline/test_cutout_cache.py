@@ -1,9 +1,11 @@
 """The cutout cache keeps what the loader knew of every pixel."""
 
 import numpy as np
+import pytest
 from astropy.io import fits
 
 from galdiff.data import FITSDataset
+from galdiff.errors import StoreError
 from galdiff.pipeline.cutouts import write_cutouts
 from galdiff.progress import quiet
 
@@ -25,3 +27,32 @@ def test_masks_of_invalid_pixels_are_kept(tmp_path):
         assert np.array_equal(masks[i], dataset.mask(i))
         assert not masks[i, 0, i, 3]
         assert masks[i].sum() == masks[i].size - 1
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    for i in range(5):
+        fits.writeto(tmp_path / f"{i}.fits", np.full((12, 12), i, np.float32))
+    return FITSDataset(tmp_path, size=12)
+
+
+def test_a_cache_that_was_finished_is_taken_as_it_is(dataset, tmp_path):
+    """A run may be killed between the end of the store and the record of the stage."""
+    path = tmp_path / "cutouts.zarr"
+    with quiet():
+        first = write_cutouts(dataset, path, split=SPLIT)
+        sealed = (path / "zarr.json").read_bytes()
+        again = write_cutouts(dataset, path, split=SPLIT)
+        with pytest.raises(StoreError, match="other inputs"):
+            write_cutouts(dataset, path, split={"train": 1.0, "validation": 0.0, "test": 0.0})
+    assert (path / "zarr.json").read_bytes() == sealed
+    assert np.array_equal(first.images(), again.images())
+    assert not path.with_name("cutouts.zarr.lock").exists()
+
+
+def test_a_line_that_a_crash_cut_is_no_bad_file(dataset, tmp_path):
+    listed = tmp_path / "cutouts.skipped.jsonl"
+    listed.write_text('{"row": 3, "id": "3", "why": "damaged"}\n{"row": 4, "i')
+    with quiet():
+        store = write_cutouts(dataset, tmp_path / "cutouts.zarr", split=SPLIT, on_bad="skip")
+    assert np.flatnonzero(store.split == "skipped").tolist() == [3]

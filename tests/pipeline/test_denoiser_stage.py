@@ -9,8 +9,9 @@ from galdiff.autoencoder import KLAutoencoder
 from galdiff.config.spec import DenoiserSpec
 from galdiff.data.stretch import Sqrt
 from galdiff.errors import CheckpointError, GaldiffError
+from galdiff.imageformat import ImageFormat
 from galdiff.latents import LatentStore
-from galdiff.model import DiffusionModel, ImageFormat
+from galdiff.model import DiffusionModel
 from galdiff.pipeline.denoiser import denoiser_size, train_denoiser
 from galdiff.progress import quiet
 from galdiff.schema.conditions import Class, ConditionSchema

@@ -7,8 +7,8 @@ import torch
 from galdiff.autoencoder import KLAutoencoder
 from galdiff.data.stretch import Linear
 from galdiff.errors import ResourceError
+from galdiff.imageformat import ImageFormat
 from galdiff.latents import CutoutStore, LatentStore
-from galdiff.model import ImageFormat
 from galdiff.nn import dihedral
 from galdiff.pipeline import write_latents
 from galdiff.schema.conditions import Conditions, ConditionSchema, Scalar

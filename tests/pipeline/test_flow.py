@@ -17,7 +17,7 @@ import galdiff
 from galdiff import LatentDiffusion
 from galdiff.errors import GaldiffError, ResourceError, StaleRunError
 from galdiff.latents import CutoutStore
-from galdiff.pipeline import STAGES
+from galdiff.pipeline import STAGES, Run
 from galdiff.pipeline.records import differences
 
 SMALL = {
@@ -230,3 +230,13 @@ def test_a_damaged_image(tmp_path, on_bad):
 def test_differences_name_every_leaf():
     old, new = {"a": 1, "b": {"c": 2, "d": 3}}, {"a": 1, "b": {"c": 5}, "e": 4}
     assert differences(old, new) == ["b.c: 2 -> 5", "b.d: 3 -> null", "e: null -> 4"]
+
+
+def test_archiving_reads_over_a_line_that_a_crash_cut(tmp_path):
+    run, metrics = Run(tmp_path), tmp_path / "metrics.jsonl"
+    run.do("denoiser", {}, lambda: None)
+    kept = '{"stage": "autoencoder", "images": 8}\n'
+    metrics.write_text(kept + '{"stage": "denoiser", "validation_loss": 1.0}\n{"stage": "deno')
+    archived = run.archive("denoiser")
+    assert metrics.read_text() == kept
+    assert (archived / "metrics.jsonl").read_text().endswith("deno")

@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 
 from galdiff.data.stretch import Sqrt
-from galdiff.model import ImageFormat
+from galdiff.imageformat import ImageFormat
 from galdiff.pipeline.reconstruction import reconstruction_scores
 from galdiff.report.reconstruction import reconstruction_curves
 

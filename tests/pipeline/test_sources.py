@@ -56,6 +56,13 @@ def folder_of_arrays(tmp):
     return tmp / "arrays", FLUX, None
 
 
+def folder_of_bytes(tmp):
+    (tmp / "arrays").mkdir()
+    for k, image in enumerate(BYTES):
+        np.save(tmp / "arrays" / f"{k}.npy", image)
+    return tmp / "arrays", SHOWN, "display"
+
+
 def cube(tmp):
     fits.writeto(tmp / "x.fits", FLUX[:, 0])
     return tmp / "x.fits", FLUX[:, :1], None
@@ -98,7 +105,20 @@ def dataset(tmp):
     return ImageFolderDataset(write_pictures(tmp / "pictures"), size=None), SHOWN, "display"
 
 
-ALL = [pictures, channels_last, mapped, fortran, folder_of_arrays, cube, stamps, group, samples, one_array, format_2]
+ALL = [
+    pictures,
+    channels_last,
+    mapped,
+    fortran,
+    folder_of_arrays,
+    folder_of_bytes,
+    cube,
+    stamps,
+    group,
+    samples,
+    one_array,
+    format_2,
+]
 
 
 @pytest.mark.parametrize("make", [*ALL, in_memory, dataset])
@@ -204,6 +224,12 @@ def mixed(tmp):
     return tmp / "both", "holds images and arrays"
 
 
+def folder_of_stacks(tmp):
+    (tmp / "arrays").mkdir()
+    np.save(tmp / "arrays" / "0.npy", FLUX)
+    return tmp / "arrays", "not that of one image"
+
+
 def no_images(tmp):
     (tmp / "nothing").mkdir()
     return tmp / "nothing", "holds no images"
@@ -232,7 +258,9 @@ def text(tmp):
 BAD = [pickled, pickled_member, two_arrays, cut_short, no_archive, lying_member, pickle_filter, unknown_codec]
 
 
-@pytest.mark.parametrize("make", [*BAD, mixed, no_images, absent, no_such_array, odd_axes, flat, text])
+@pytest.mark.parametrize(
+    "make", [*BAD, mixed, folder_of_stacks, no_images, absent, no_such_array, odd_axes, flat, text]
+)
 def test_what_cannot_be_read_is_refused(make, tmp_path, capsys):
     where, words = make(tmp_path)
     with pytest.raises(GaldiffError) as error:

@@ -1,8 +1,13 @@
 """What can be asked, and what masks and mirrors do."""
 
+import inspect
+
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from galdiff import LatentDiffusion
 from galdiff.errors import GaldiffError
 from galdiff.randomness import Draws
 from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Scalar, Votes, random_subset
@@ -44,7 +49,13 @@ def test_asking_votes_fixes_renormalizes_and_masks():
         ({"votes": {"spiral": 0.9, "no_spiral": 0.9}}, "sum to 1.8"),
         ({"morphology": "eliptical"}, "Did you mean 'elliptical'"),
         ({"morphology": 7}, "out of range"),
+        ({"morphology": 1.5}, "out of range"),
+        ({"morphology": None}, "not a number"),
         ({"morfology": "elliptical"}, "Did you mean 'morphology'"),
+        ({"redshift": float("nan")}, "not a number"),
+        ({"redshift": [0.1, 0.2]}, "2 values, not 1"),
+        ({"morphology": ["clockwise", "elliptical"]}, "2 values, not 1"),
+        ({"votes": [{"spiral": 0.9}, {"spiral": 0.1}]}, "2 values, not 1"),
     ],
 )
 def test_wrong_asks_are_explained(asked, message):
@@ -52,10 +63,31 @@ def test_wrong_asks_are_explained(asked, message):
         SCHEMA.ask(1, asked)
 
 
+ARGUMENTS = inspect.signature(LatentDiffusion.sample).parameters.keys() - {"self", "conditions"}
+
+
+@pytest.mark.parametrize("name", ["mean", "x", *sorted(ARGUMENTS)])
+def test_names_that_stores_and_samples_have_for_something_else(name):
+    with pytest.raises(GaldiffError, match=f"cannot be called '{name}'"):
+        ConditionSchema([Scalar(name)])
+
+
 def test_asking_row_by_row():
     asked = SCHEMA.ask(2, morphology=["clockwise", "elliptical"], redshift=0.3)
     assert asked.values["morphology"].tolist() == [1, 0]
     assert asked.values["redshift"].tolist() == pytest.approx([0.3, 0.3])
+
+
+@pytest.mark.parametrize("kind", [tuple, np.array, pd.Series, torch.tensor], ids=lambda kind: kind.__name__)
+def test_asking_row_by_row_with_any_kind_of_column(kind):
+    asked = SCHEMA.ask(3, redshift=kind([0.1, 0.2, 0.3]), morphology=kind([2, 0, 1]))
+    assert asked.values["redshift"].tolist() == pytest.approx([0.1, 0.2, 0.3])
+    assert asked.values["morphology"].tolist() == [2, 0, 1]
+    assert asked.masks["redshift"].all()
+
+
+def test_a_number_may_be_an_array_without_axes():
+    assert SCHEMA.ask(2, redshift=torch.tensor(0.25)).values["redshift"].tolist() == [0.25, 0.25]
 
 
 def test_mirror_swaps_the_chiral_classes_alone():

@@ -155,6 +155,13 @@ class TestMistakes:
             posthoc(tmp_path, 0.1)
         assert "lengths" in caught.value.remedy
 
+    def test_a_position_before_the_first_snapshot(self, tmp_path):
+        run(Toy(), tmp_path, ema=POWER)
+        early = posthoc(tmp_path / "snapshots", 0.05, images=40)
+        assert early.keys() == posthoc(tmp_path / "snapshots", 0.05).keys()
+        with pytest.raises(CheckpointError, match="no snapshot of the first 15 images"):
+            posthoc(tmp_path / "snapshots", 0.05, images=15)
+
     def test_a_damaged_snapshot_is_named(self, tmp_path):
         run(Toy(), tmp_path, ema=POWER)
         path = max((tmp_path / "snapshots").iterdir())

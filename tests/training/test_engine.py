@@ -238,13 +238,17 @@ class TestSignals:
         assert load_latest(tmp_path / "stopped")[1]["images"] == 40  # the step was finished
         assert same(run(Toy(), tmp_path / "stopped").ema_state, expected)
 
-    def test_a_signal_in_the_last_step_is_late(self, tmp_path):
+    def test_a_signal_in_the_last_step_keeps_what_follows_from_beginning(self, tmp_path):
         def stop(step, loss):
             if step == 9:
                 os.kill(os.getpid(), signal.SIGTERM)
             return loss
 
-        assert run(Toy(hook=stop), tmp_path).images == 80
+        with pytest.raises(Interrupted):
+            run(Toy(hook=stop), tmp_path)
+        again = Toy()
+        assert run(again, tmp_path).images == 80
+        assert again.step == 0
 
 
 class TestBudget:

@@ -5,7 +5,7 @@ from galdiff.autoencoder.decoded import Decoded, DecodedSky
 from galdiff.autoencoder.fsq import FSQAutoencoder
 from galdiff.autoencoder.grain import Grain, starlet
 from galdiff.autoencoder.identity import IdentityAutoencoder
-from galdiff.autoencoder.kinds import KINDS, build_autoencoder, load_autoencoder
+from galdiff.autoencoder.kinds import KINDS, build_autoencoder, load_autoencoder, weights_hash
 from galdiff.autoencoder.kl import KLAutoencoder
 from galdiff.autoencoder.loss import AutoencoderLoss, gradient_loss
 from galdiff.autoencoder.posterior import LatentPosterior
@@ -31,4 +31,5 @@ __all__ = [
     "gradient_loss",
     "load_autoencoder",
     "starlet",
+    "weights_hash",
 ]

@@ -73,8 +73,18 @@ class Autoencoder(nn.Module, ABC):
     def after_step(self, finite: Tensor) -> None:
         """Follow a training step; ``finite`` is 0 where the step was skipped, a tensor that nobody waits for."""
 
-    def calibrate(self, x: Tensor) -> None:
-        """Fit the noise model to some hundreds of stretched images of the training split, if there is one."""
+    def calibrate(self, x: Tensor, *, valid: Tensor | None = None, by_content: bool = True) -> None:
+        """Fit the noise model, if there is one, to stretched images.
+
+        Parameters
+        ----------
+        x : Tensor
+            Some hundreds of images of the training split ``(n, band, y, x)``.
+        valid : Tensor, optional
+            bool, of the same shape: pixels to look at.
+        by_content : bool
+            As in `Grain.calibrate`.
+        """
 
     def save(self, folder: Path) -> None:
         """Write ``encoder.safetensors``, ``decoder.safetensors`` (with the noise model) and, last, ``spec.json``."""
@@ -88,12 +98,12 @@ class Autoencoder(nn.Module, ABC):
 
     def restore(self, folder: Path, part: str | None = None) -> None:
         """Read the weights that `save` wrote, or one half of them, and then keep that half alone."""
+        wanted = PARTS if part is None else (part,)
         state: dict[str, Tensor] = {}
-        for name in PARTS if part is None else (part,):
+        for name in wanted:
             state |= safetensors.torch.load_file(folder / f"{name}.safetensors")
-        for other in PARTS if part is not None else ():
-            for module in self.MODULES[other] if other != part else ():
-                delattr(self, module)
+        for module in (module for name, modules in self.MODULES.items() if name not in wanted for module in modules):
+            delattr(self, module)
         self.load_state_dict(state)
 
 
@@ -126,7 +136,7 @@ class SkyAutoencoder(Autoencoder):
 
     @torch.no_grad()
     def calibrate(self, x: Tensor, *, valid: Tensor | None = None, by_content: bool = True) -> None:
-        """Fit the noise model's gains and band correlation to (valid) pixels of stretched images, in closed form."""
+        """As in `Autoencoder`: gains, spectrum and band correlation, in closed form."""
         parts = [self.decode(self.encode(part).mean) for part in x.split(_BATCH)]
         mean, maps = torch.cat([p.mean for p in parts]), torch.cat([p.maps for p in parts])
         residual = x - mean if valid is None else torch.where(valid, x - mean, 0.0)

@@ -1,4 +1,4 @@
-"""What decoders say of an image: its mean, and where it is modelled, its sky noise."""
+"""What decoders say of an image: its mean, and where it is modeled, its sky noise."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ Analysis*, Section 2.3)
 
 .. math:: c_0 = r, \quad c_j = h_j * c_{j-1}, \quad w_j = c_{j-1} - c_j,
 
-whose coefficients are modelled as normal, :math:`w_j(x) \sim \mathcal N(0, e^{2 g_j} \sigma_j^2(x))`: the decoder
+whose coefficients are modeled as normal, :math:`w_j(x) \sim \mathcal N(0, e^{2 g_j} \sigma_j^2(x))`: the decoder
 predicts the local :math:`\sigma_j`, and :math:`g_j` is the whole image's level, which depends linearly on the sky of
 the mean image and on the maps and for the rest is normal scatter between images (what a latent does not carry is drawn,
 not averaged). A draw is

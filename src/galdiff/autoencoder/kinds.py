@@ -9,7 +9,8 @@ from typing import Any
 
 import safetensors
 
-from galdiff.autoencoder.base import Autoencoder
+from galdiff.atomic import sha256_file, sha256_json
+from galdiff.autoencoder.base import PARTS, Autoencoder
 from galdiff.autoencoder.fsq import FSQAutoencoder
 from galdiff.autoencoder.identity import IdentityAutoencoder
 from galdiff.autoencoder.kl import KLAutoencoder
@@ -17,7 +18,7 @@ from galdiff.autoencoder.pretrained import PretrainedAutoencoder
 from galdiff.autoencoder.vq import VQAutoencoder
 from galdiff.errors import CheckpointError
 
-__all__ = ["KINDS", "build_autoencoder", "load_autoencoder"]
+__all__ = ["KINDS", "build_autoencoder", "load_autoencoder", "weights_hash"]
 
 _CLASSES: tuple[type[Autoencoder], ...] = (
     KLAutoencoder,
@@ -72,3 +73,8 @@ def load_autoencoder(folder: Path, part: str | None = None) -> Autoencoder:
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"cannot load the autoencoder: {error}", where=folder) from error
     return model.eval()
+
+
+def weights_hash(folder: Path) -> str:
+    """Return the SHA-256 of a saved autoencoder's weights: what a latent store is tied to."""
+    return sha256_json([sha256_file(folder / f"{part}.safetensors") for part in PARTS])

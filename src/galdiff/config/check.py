@@ -47,11 +47,15 @@ class _Simulated:
     schema: ConditionSchema
     require: Callable[[], object]
     """Raises an error where a package is missing."""
+    limits: int = 1
+    """Rows that a limit of one leaves."""
 
 
 _SIMULATED = {
     "gz2": _Simulated("galaxies", 3, 2, ConditionSchema([Votes("votes", GZ2_TREE)]), lambda: None),
-    "deeplense": _Simulated("lenses", 1, 4, ConditionSchema([Class("substructure", CLASSES)]), caustics_functions),
+    "deeplense": _Simulated(
+        "lenses", 1, 4, ConditionSchema([Class("substructure", CLASSES)]), caustics_functions, len(CLASSES)
+    ),
 }
 
 
@@ -81,7 +85,8 @@ class Findings:
         if len(self.problems) == 1:
             raise self.problems[0]
         if self.problems:
-            raise DataError("\n".join([f"{len(self.problems)} problems", *(f"  {p}" for p in self.problems[:_SHOWN])]))
+            lines = [f"{len(self.problems)} problems", *(f"  {p}" for p in self.problems[:_SHOWN])]
+            raise DataError("\n".join([*lines, *(["  …"] if len(self.problems) > _SHOWN else [])]))
 
 
 def check(spec: RunSpec, folder: Path, *, cached: bool = False, estimate: bool = True) -> Findings:
@@ -119,7 +124,8 @@ def check(spec: RunSpec, folder: Path, *, cached: bool = False, estimate: bool =
         simulated = _SIMULATED[spec.data.kind]
         bands, bytes_per_value, schema = simulated.bands, simulated.bytes_per_value, simulated.schema
         assert spec.data.simulation is not None  # or there were a dataset, or problems
-        rows = min(spec.data.simulation.n, spec.data.limit or spec.data.simulation.n)
+        rows = spec.data.simulation.n
+        rows = min(rows, simulated.limits * spec.data.limit) if spec.data.limit else rows
         found.facts.append(f"images      {rows} {simulated.noun} to simulate, {spec.data.size} pixels, {bands} bands")
     _asks(spec, schema, found)
     _guidance(spec, schema, found)

@@ -31,8 +31,8 @@ _BASE = 600 * 2**20
 _COPIES_IN_MEMORY, _COPIES_ON_DISK = 5, 4
 _SECONDS_PER_DECODE = 4e-3
 # Images in a timed pass: below a training batch, the overhead of every operation would weigh too much. Of large inputs
-# there are fewer, so that a check takes neither minutes nor memory: so many pixels in all.
-_PROBE, _PIXELS = 32, 2**15
+# there are fewer, so that a check takes neither minutes nor memory: so many pixels of images or of latents in all.
+_PROBE, _IMAGE_PIXELS, _LATENT_PIXELS = 32, 2**17, 2**15
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def estimate(
     network = {**de.settings()["backbone"], "channels": channels}
     backbone = build_backbone(network, schema).to(device)
     trained, batch = (ae.images, ae.batch) if isinstance(ae, AutoencoderSpec) else (0, 0)
-    x = torch.randn(_PROBE if trained else 1, bands, size, size, device=device)
-    z = torch.randn(max(1, min(_PROBE, _PIXELS // side**2)), channels, side, side, device=device)
+    x = torch.randn(_probe(size, _IMAGE_PIXELS) if trained else 1, bands, size, size, device=device)
+    z = torch.randn(_probe(side, _LATENT_PIXELS), channels, side, side, device=device)
     level, conditions = torch.zeros(len(z), device=device), schema.empty(len(z)).to(device)
 
     def encode_decode() -> Tensor:
@@ -134,6 +134,10 @@ def estimate(
     )
     peak = max(memory[name] + _COPIES_IN_MEMORY * weights[name] for name in memory)
     return Cost(disk, _BASE + peak, seconds, count, network_size(network, schema, side))
+
+
+def _probe(side: int, pixels: int) -> int:
+    return max(1, min(_PROBE, pixels // side**2))
 
 
 @dataclass(frozen=True)

@@ -220,6 +220,7 @@ class DeepLenseSpec(_DataSpec):
     """DeepLense: ``.npy`` lenses, their substructure class in the folder's or the file's name."""
 
     kind: Literal["deeplense"] = Field(default="deeplense", description="This loader.")
+    limit: Count | None = Field(default=None, description="Use the first so many arrays of each class only.")
     stretch: StretchName = Field(default="asinh", description="How pixel values become what the networks see.")
     allow_object_arrays: Flag = Field(default=False, description="Read [image, mass] arrays, restrictedly.")
     scalars: tuple[Name, ...] | dict[Name, str] = Field(

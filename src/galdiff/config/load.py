@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from galdiff.config.section import Section, did_you_mean
 from galdiff.config.spec import RunSpec
 from galdiff.config.yaml import Document, Path_, Place, Problem, dotted, read_file, read_scalar, read_text
-from galdiff.errors import CatalogFileError
+from galdiff.errors import CatalogFileError, nearest_name
 
 __all__ = ["catalog_path", "dump", "load", "packaged_catalogs"]
 
@@ -179,9 +179,8 @@ def _validate(document: Document) -> tuple[RunSpec | None, set[Problem]]:
 
 
 def _guess(row: Any) -> tuple[Path_, str] | None:
-    tags = re.findall(r"'([^']*)'", row["ctx"]["expected_tags"])
-    hint = re.search(r"'(.*)'", did_you_mean(row["ctx"]["tag"], tags))
-    return (row["loc"], hint[1]) if hint else None
+    near = nearest_name(row["ctx"]["tag"], re.findall(r"'([^']*)'", row["ctx"]["expected_tags"]))
+    return None if near is None else (row["loc"], near)
 
 
 def _with_kind(value: dict[Any, Any], path: Path_, kind: str) -> dict[Any, Any]:

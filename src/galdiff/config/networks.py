@@ -35,6 +35,15 @@ class UNetSpec(Section):
         """Return the arguments of `galdiff.nn.build_backbone`."""
         return self.model_dump(mode="json")
 
+    @model_validator(mode="after")
+    def _heads_divide(self) -> UNetSpec:
+        width = self.widths[-1]
+        heads = max(1, width // self.head_width)
+        if width % heads:
+            problem = f"makes {heads} heads, which do not divide the {width} channels of the lowest level"
+            raise section_error((("head_width",), problem))
+        return self
+
 
 class DiTSpec(Section):
     """A diffusion transformer: of a size, or with a width, a depth and heads of its own."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
 from pydantic_core import PydanticCustomError
+
+from galdiff.errors import nearest_name
 
 __all__ = [
     "Count",
@@ -61,5 +62,5 @@ class Section(BaseModel):
 
 def did_you_mean(name: object, known: Iterable[object]) -> str:
     """Return `` (did you mean 'batch'?)``, or nothing where nothing is near."""
-    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
-    return f" (did you mean '{close[0]}'?)" if close else ""
+    near = nearest_name(name, known)
+    return f" (did you mean '{near}'?)" if near else ""

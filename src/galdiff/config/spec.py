@@ -134,7 +134,7 @@ class DenoiserSpec(TrainingSpec):
         default="auto", description="Compile the network for training, a minute or two at the start; auto: on a GPU."
     )
     decay: Literal["cosine", "linear", "constant"] = Field(
-        default="linear", description="How the rate goes to zero; linear: at the end."
+        default="linear", description="How the rate goes to zero; linear: over the second half."
     )
     ema: Average = Field(  # type: ignore[assignment]
         default=AverageSpec(decay=0.995), description="Average of the weights: its decay, a step, or its kind."
@@ -159,14 +159,13 @@ class DenoiserSpec(TrainingSpec):
 class EvaluationSpec(Section):
     """How the samples are judged."""
 
-    classifier: Flag = Field(default=True, description="Train a judge of the conditions on held-out images.")
+    classifier: Flag = Field(default=True, description="Train a judge of classes, to be read on samples.")
     draws: Count = Field(default=20, description="Bootstrap draws of the errors.")
     features: list[str] = Field(
         default=[],
         description="Feature spaces of further distances: inception-2015:tf, inception-2015:clean=WEIGHTS, "
         "dinov2=FOLDER.",
     )
-
     votes: CountOrZero = Field(
         default=16_000, description="Images that a judge of votes sees in training; 0: no such judge."
     )

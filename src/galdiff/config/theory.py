@@ -123,7 +123,7 @@ class SamplingSpec(Section):
     noise_scale: NonNegative | None = Field(
         default=None, description="Factor on the noise that ddim and ddpm add; below 1 samples are smoother."
     )
-    guidance: NonNegative | dict[Name, NonNegative] = Field(
+    guidance: NonNegative | Annotated[dict[Name, NonNegative], Field(min_length=1)] = Field(
         default=1.5,
         description="Weight of classifier-free guidance, 1 is none; or weights by conditions and, of votes, answers.",
     )

@@ -17,6 +17,7 @@ from galdiff.data.dataset import CutoutDataset, file_sizes
 from galdiff.data.geometry import Crop
 from galdiff.data.labels import Column, join_columns, scalar_columns
 from galdiff.data.npy import read_npy
+from galdiff.data.splits import SPELLINGS
 from galdiff.data.stretch import Stretch
 from galdiff.data.tables import find_column, id_column, read_table
 from galdiff.errors import DataError
@@ -41,13 +42,6 @@ _SPELLINGS = {
     "axion": "axion",
     "vort": "axion",
     "vortex": "axion",
-}
-_SPLITS = {
-    "train": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
 }
 _SPELLED = re.compile(rf"(?<![a-z])({'|'.join(_SPELLINGS)})(?![a-z])")  # longest spelling first
 _BANDS = 5  # an axis of at most this length is an axis of bands
@@ -126,7 +120,7 @@ class DeepLenseDataset(CutoutDataset):
                     raise
                 skipped.append((name.as_posix(), str(error)))
                 continue
-            split = next((_SPLITS[p.lower()] for p in name.parts[:-1] if p.lower() in _SPLITS), None)
+            split = next((SPELLINGS[p.lower()] for p in name.parts[:-1] if p.lower() in SPELLINGS), None)
             rows.append({"id": name.with_suffix("").as_posix(), "class": label, "split": split, "mass": None} | values)
             self._paths.append(path)
         table = pd.DataFrame(rows, columns=None if rows else ["id", "class", "split", "mass"])

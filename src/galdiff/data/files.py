@@ -8,9 +8,26 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
+import pandas as pd
+
 from galdiff.errors import DataError
 
-__all__ = ["FileIndex"]
+__all__ = ["FileIndex", "file_stems", "without_suffix"]
+
+
+def without_suffix(name: str, suffixes: Sequence[str]) -> str:
+    """Return a name without its suffix if it is one of these, in any case; names of surveys contain other dots."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem if stem and f"{dot}{suffix.lower()}" in suffixes else name
+
+
+def file_stems(names: pd.Series, suffixes: Sequence[str]) -> pd.Series:
+    """Return ids without the folder and the suffix of a file that some tables give them."""
+
+    def stem(name: str) -> str:
+        return without_suffix(name.strip().replace("\\", "/").rpartition("/")[2], suffixes).strip()
+
+    return names.astype(str).map(stem)
 
 
 class FileIndex:
@@ -61,11 +78,6 @@ class FileIndex:
         """Return where a file is."""
         return self.folder / name
 
-    def bare(self, name: str) -> str:
-        """Return a name without its image suffix, if it has one; names of surveys contain other dots."""
-        suffix = PurePosixPath(name).suffix
-        return name[: -len(suffix)] if suffix.lower() in self._suffixes else name
-
     def refuse_twins(self) -> None:
         """Raise a `DataError` where two files have one name, in folders or by suffixes of their own."""
         for stem in self._twins:
@@ -88,21 +100,22 @@ class FileIndex:
             Where several files may be meant.
         """
         if not by_path:
-            return self._only_stem(self.bare(name))
+            return self._only_stem(without_suffix(name, self._suffixes))
         name = PurePosixPath(name.replace("\\", "/")).as_posix()
+        stem = without_suffix(name, self._suffixes)
         if self._by_path is None:
             bare: dict[str, list[str]] = defaultdict(list)
             for other in self.names:
-                bare[self.bare(other)].append(other)
+                bare[without_suffix(other, self._suffixes)].append(other)
             self._by_path = set(self.names), bare
         exact, bare = self._by_path
         if name in exact:
             return name
-        if here := bare.get(self.bare(name)):
+        if here := bare.get(stem):
             if len(here) > 1:
-                self._refuse(self.bare(name), *here[:2])
+                self._refuse(stem, *here[:2])
             return here[0]
-        return self._only_stem(PurePosixPath(self.bare(name)).name)
+        return self._only_stem(PurePosixPath(stem).name)
 
     def _only_stem(self, stem: str) -> str | None:
         if stem in self._twins:

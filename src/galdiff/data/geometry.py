@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from galdiff.data.tables import find_column
 from galdiff.errors import DataError
 
 __all__ = ["CONSERVE", "Crop", "RadiusCrop", "around_center", "center_crop", "central_side", "resize", "resize_matrix"]
@@ -59,10 +60,7 @@ class RadiusCrop:
         DataError
             Where the table has no such column, or it does not hold numbers.
         """
-        if self.radius not in table.columns:
-            remedy = f"It has: {', '.join(map(str, table.columns[:12]))}"
-            raise DataError(f"there is no column '{self.radius}' of radii to crop by", where="crop", remedy=remedy)
-        radii = table[self.radius]
+        radii = table[find_column(table, self.radius, "crop")]
         if not pd.api.types.is_numeric_dtype(radii):
             raise DataError(f"column '{self.radius}' does not hold numbers", where="crop")
         sides = 2 * self.times / self.pixel_scale * radii.to_numpy(np.float64, na_value=np.nan)

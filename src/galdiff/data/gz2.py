@@ -16,11 +16,11 @@ import pandas as pd
 
 from galdiff.atomic import sha256_file, sha256_json
 from galdiff.data.dataset import CutoutDataset, file_sizes
-from galdiff.data.files import FileIndex
+from galdiff.data.files import FileIndex, file_stems
 from galdiff.data.geometry import Crop
 from galdiff.data.images import SUFFIXES, decode_image
 from galdiff.data.stretch import Stretch
-from galdiff.data.tables import file_stems, find_column, find_table, id_column, read_table, selected, take_rows
+from galdiff.data.tables import find_column, find_table, id_column, read_table, selected, take_rows
 from galdiff.data.votes import detect_format, outside, read_votes, vote_columns
 from galdiff.errors import DataError
 from galdiff.schema.conditions import ConditionSchema, Votes
@@ -43,7 +43,7 @@ _ALIKE = "Kaggle's GalaxyID and Galaxy Zoo 2's asset_id look alike and name diff
 class GZ2Dataset(CutoutDataset):
     """Galaxy Zoo cutouts joined to their votes: Galaxy Zoo 2, its Kaggle challenge, Galaxy Zoo DECaLS.
 
-    The votes of a question are its volunteers' count times the fractions, normalised within the question (debiased
+    The votes of a question are its volunteers' count times the fractions, normalized within the question (debiased
     fractions do not sum to one; the raw sum stays in the table as ``<question>_sum``). A question that nobody reached,
     or that the table lacks, is masked. Images without a row and rows without an image are listed in `skipped`; Zenodo
     record 3565489 documents both. Sources: Willett et al. 2013 (MNRAS 435, 2835), Hart et al. 2016 (MNRAS 461, 3663),

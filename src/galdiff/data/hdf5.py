@@ -241,7 +241,9 @@ def _table(opened: h5py.File, images: str, wanted: Sequence[str | None], n: int,
             and found.shape == (n,)
             and (found.dtype.kind in "iufb" or h5py.check_string_dtype(found.dtype))
         ):
-            columns[name] = found.asstr()[:] if h5py.check_string_dtype(found.dtype) else found[:]
+            text = h5py.check_string_dtype(found.dtype) is not None
+            # pandas takes no numbers of the other byte order.
+            columns[name] = found.asstr()[:] if text else found[:].astype(found.dtype.newbyteorder("="))
         elif asked:
             shape = None if found is None else found.shape
             raise DataError(f"'{name}' has shape {shape}, not one number or text for {n} images", where=path)
@@ -273,7 +275,7 @@ def _white(dtype: np.dtype, unit: str, path: Path) -> int | None:
         raise DataError(f"the images are of type {dtype}, not numbers", where=path)
     if unit != "display":
         return None
-    if dtype not in (np.uint8, np.uint16):
+    if dtype.newbyteorder("=") not in (np.uint8, np.uint16):
         remedy = "Say which unit they have, such as unit: nanomaggy"
         raise DataError(f"the images have no display range: {dtype}", where=path, remedy=remedy)
     return int(np.iinfo(dtype).max)

@@ -16,6 +16,8 @@ from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Field,
 
 __all__ = ["Column", "class_column", "join_columns", "scalar_columns"]
 
+_CONSTANT = 1e-6  # deviation of a column over its mean below which it is constant
+
 
 class Column(NamedTuple):
     """A condition field with its values and mask for all rows."""
@@ -30,9 +32,9 @@ def class_column(
     name: str,
     *,
     where: object,
+    ids: Sequence[Any] | np.ndarray,
     classes: Mapping[Any, str] | None = None,
     mirror: Sequence[Sequence[str]] = (),
-    ids: Sequence[Any] | np.ndarray | None = None,
 ) -> Column | None:
     """Turn labels into a `Class` condition.
 
@@ -44,12 +46,13 @@ def class_column(
         Name of the condition.
     where : path-like
         The file, for messages.
+    ids : sequence
+        Ids of the rows, for messages.
     classes : mapping, optional
-        From labels to names, in the order of the classes; by default the labels as they are, sorted.
+        From labels to names, in the order of the classes, a name for one label or for several; by default the labels
+        as they are, sorted.
     mirror : sequence of pairs
         Names of classes that are each other's mirror image.
-    ids : sequence, optional
-        Ids of the rows, for messages.
 
     Returns
     -------
@@ -68,20 +71,20 @@ def class_column(
         classes = {value: _text(value) for value in values}
     if not classes:
         return None
-    index = {_text(label): i for i, label in enumerate(classes)}
+    names = tuple(dict.fromkeys(map(str, classes.values())))
+    index = {_text(label): names.index(str(class_)) for label, class_ in classes.items()}
     text = [_text(v) if k else "" for v, k in zip(labels, known, strict=True)]
     for row, (value, k) in enumerate(zip(text, known, strict=True)):
         if k and value not in index:
-            place = f"row {row}" if ids is None else f"'{ids[row]}'"
-            message = f"{place}: label '{value}' in column '{labels.name}' is not known"
+            message = f"'{ids[row]}': label '{value}' in column '{labels.name}' is not known"
             raise DataError(message, where=where, remedy=f"Known labels: {', '.join(index)}")
-    field = Class(name, tuple(map(str, classes.values())), tuple((str(a), str(b)) for a, b in mirror))
+    field = Class(name, names, tuple((str(a), str(b)) for a, b in mirror))
     coded = torch.tensor([index.get(v, 0) for v in text], dtype=torch.int64)
     return Column(field, coded, torch.from_numpy(known.copy()))
 
 
 def scalar_columns(frame: pd.DataFrame, scalars: Sequence[str] | Mapping[str, str], *, where: Any) -> list[Column]:
-    """Turn numeric columns into `Scalar` conditions, standardised by the mean and standard deviation of their rows.
+    """Turn numeric columns into `Scalar` conditions, standardized by the mean and standard deviation of their rows.
 
     Parameters
     ----------
@@ -109,8 +112,9 @@ def scalar_columns(frame: pd.DataFrame, scalars: Sequence[str] | Mapping[str, st
             known = np.isfinite(numbers.astype(np.float32))
         if not known.any():
             raise DataError(f"column '{name}' holds not one finite number", where=where)
-        std = float(numbers[known].std())
-        field = Scalar(name, str(unit), float(numbers[known].mean()), std if std > 0 else 1.0)
+        mean, std = float(numbers[known].mean()), float(numbers[known].std())
+        # Of a constant rounding leaves a deviation too, by which its float32 values must not be divided.
+        field = Scalar(name, str(unit), mean, std if std > _CONSTANT * abs(mean) else 1.0)
         values = torch.from_numpy(np.where(known, numbers, 0.0).astype(np.float32))
         columns.append(Column(field, values, torch.from_numpy(known)))
     return columns

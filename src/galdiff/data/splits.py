@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from galdiff.data.sky import nearest, sky_positions
+from galdiff.data.tables import find_column
 from galdiff.errors import DataError
 
 __all__ = [
@@ -182,10 +183,7 @@ def split_rows(
             raise DataError(f"{lost.sum()} rows have no place on the sky, the first is {ids[lost][0]}", where="split")
         split = split_by_hash(sky_cells(positions, cell), *shares)
     elif by == "column":
-        if column not in table.columns:
-            remedy = f"It has: {', '.join(map(str, table.columns[:12]))}"
-            raise DataError(f"the table has no column '{column}'", where="split", remedy=remedy)
-        split = split_by_column(table[column])
+        split = split_by_column(table[find_column(table, column, "split")])
     else:
         raise DataError(f"nothing splits by '{by}'", where="split", remedy="Known: hash, sky, column")
     return np.where(near_held_out(positions, split, separation), DROPPED, split) if separation else split

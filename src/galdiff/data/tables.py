@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import re
 from collections.abc import Hashable, Sequence
 from pathlib import Path
@@ -12,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from galdiff.data.tablecache import cached, read_parquet
-from galdiff.errors import DataError
+from galdiff.errors import DataError, nearest_name
 
-__all__ = ["file_stems", "find_column", "find_table", "id_column", "read_table", "select", "selected", "take_rows"]
+__all__ = ["find_column", "find_table", "id_column", "read_table", "select", "selected", "take_rows"]
 
 _ROWS = 20_000  # of a CSV at a time
 
@@ -37,8 +36,8 @@ def find_table(root: Path, name: str | None, patterns: Sequence[str]) -> Path:
     if name is not None:
         path = root / name
         if not path.is_file():
-            near = difflib.get_close_matches(name, [p.name for p in root.iterdir()], n=1)
-            raise DataError("the table is missing", where=path, remedy=f"Did you mean '{near[0]}'?" if near else None)
+            near = nearest_name(name, (p.name for p in root.iterdir()))
+            raise DataError("the table is missing", where=path, remedy=f"Did you mean '{near}'?" if near else None)
         return path
     for pattern in patterns:
         found = sorted(root.glob(pattern))
@@ -133,13 +132,13 @@ def _kind(values: pd.Series) -> str:
     return "number" if values.dtype.kind in "iuf" else values.dtype.name
 
 
-def find_column(table: pd.DataFrame, wanted: str, path: Path) -> str:
+def find_column(table: pd.DataFrame, wanted: str, where: object) -> str:
     """Return a column's name, or raise with the nearest one there is."""
     if wanted in table.columns:
         return wanted
-    near = difflib.get_close_matches(wanted, list(map(str, table.columns)), n=1, cutoff=0.5)
-    hint = f"Did you mean '{near[0]}'?" if near else f"It has: {', '.join(map(str, table.columns[:12]))}"
-    raise DataError(f"there is no column '{wanted}'", where=path, remedy=hint)
+    near = nearest_name(wanted, table.columns, cutoff=0.5)
+    hint = f"Did you mean '{near}'?" if near else f"The table has: {', '.join(map(str, table.columns[:12]))}"
+    raise DataError(f"there is no column '{wanted}'", where=where, remedy=hint)
 
 
 def id_column(table: pd.DataFrame, column: str, path: Path) -> np.ndarray:
@@ -169,12 +168,6 @@ def id_column(table: pd.DataFrame, column: str, path: Path) -> np.ndarray:
         row = int(repeated.to_numpy().argmax())
         raise DataError(f"row {row + 2}: id {ids[row]} is there twice", where=path, remedy="Keep one row an object")
     return ids
-
-
-def file_stems(ids: pd.Series, suffixes: Sequence[str]) -> pd.Series:
-    """Return ids without the folder and the suffix of an image that some tables give them; other dots stay."""
-    ending = "|".join(re.escape(suffix) for suffix in suffixes)
-    return ids.astype(str).str.replace(rf"^.*[/\\\\]|(?i:{ending})\s*$", "", regex=True).str.strip()
 
 
 def select(table: pd.DataFrame, where: str | None, path: Path) -> pd.DataFrame:

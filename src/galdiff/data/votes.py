@@ -11,7 +11,6 @@ question; a question that nobody reached is masked. Where a table lacks one answ
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ import pandas as pd
 import torch
 
 from galdiff.data.tables import find_column
-from galdiff.errors import DataError
+from galdiff.errors import DataError, nearest_name
 from galdiff.schema.conditions import Conditions
 from galdiff.schema.voteformats import VOTE_FORMATS, VoteFormat
 
@@ -127,8 +126,8 @@ def vote_columns(
     known = [question.name for question in layout.tree.questions]
     for name in count if isinstance(count, Mapping) else ():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            remedy = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(known)}"
+            near = nearest_name(name, known)
+            remedy = f"Did you mean '{near}'?" if near else f"Known: {', '.join(known)}"
             raise DataError(f"'count' names '{name}', which is no question", remedy=remedy)
     there = set(table.columns)
     found = _questions(layout, kind, there) if columns is None else _own_columns(table, layout, path, columns)

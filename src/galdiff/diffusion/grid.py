@@ -28,15 +28,22 @@ def time_grid(schedule: Schedule, steps: int, grid: str = "uniform", *, shift: f
         Uniform in t, which is the "trailing" spacing of a schedule of many steps (Lin et al. 2023, Table 2); uniform in
         sigma^(1/7) as in Karras et al. 2022, Equation 5; uniform in log-SNR.
     shift : float
-        For "uniform", t -> shift t / (1 + (shift - 1) t): more steps at high noise above 1 (Esser et al. 2024).
+        For "uniform" alone, t -> shift t / (1 + (shift - 1) t): more steps at high noise above 1 (Esser et al. 2024).
+
+    Raises
+    ------
+    GaldiffError
+        For an unknown grid, no step, or a shift that is not positive or not of the uniform grid.
     """
     if steps < 1:
         raise GaldiffError(f"{steps} steps are not enough", remedy="Ask for one or more")
-    u = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
-    if grid == "uniform":
-        return shift * u / (1 + (shift - 1) * u)
     if grid not in GRIDS:
         raise GaldiffError(f"unknown grid '{grid}'", remedy=f"Known: {', '.join(GRIDS)}")
+    if not shift > 0 or (shift != 1 and grid != "uniform"):
+        raise GaldiffError(f"a shift of {shift:g} is none of the grid '{grid}'", remedy="Shift the grid uniform")
+    if grid == "uniform":
+        u = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+        return shift * u / (1 + (shift - 1) * u)
     ends = torch.tensor([1 - _CLEAN, _CLEAN], dtype=torch.float64)
     high, low = schedule.log_snr(ends).neg().div(2).exp()  # ratio of noise to signal
     inner = torch.linspace(1, 0, steps, dtype=torch.float64)

@@ -21,7 +21,25 @@ from galdiff.errors import GaldiffError
 __all__ = ["Autoguidance", "ClassifierFree", "FieldGuidance", "Floor", "Guidance"]
 
 
-class Guidance(nn.Module):
+class _Wrapper(nn.Module):
+    """A denoiser around another one, of the same schedule."""
+
+    def __init__(self, denoiser: Any) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    @property
+    def schedule(self) -> Schedule:
+        """The denoiser's schedule."""
+        return self.denoiser.schedule
+
+    @property
+    def self_conditioning(self) -> bool:
+        """Whether the denoiser sees the final estimate of the step before."""
+        return _conditions_itself(self.denoiser)
+
+
+class Guidance(_Wrapper):
     """What the kinds of guidance share.
 
     Parameters
@@ -37,20 +55,10 @@ class Guidance(nn.Module):
     def __init__(
         self, denoiser: Denoiser, *, interval: tuple[float, float] | None = None, rescale: float = 0.0
     ) -> None:
-        super().__init__()
+        super().__init__(denoiser)
         if not 0 <= rescale <= 1:
             raise GaldiffError(f"a rescaling of {rescale} is not in [0, 1]")
-        self.denoiser, self.interval, self.rescale = denoiser, interval, rescale
-
-    @property
-    def schedule(self) -> Schedule:
-        """The denoiser's schedule."""
-        return self.denoiser.schedule
-
-    @property
-    def self_conditioning(self) -> bool:
-        """Whether the denoiser sees the guided estimate of the step before."""
-        return _conditions_itself(self.denoiser)
+        self.interval, self.rescale = interval, rescale
 
     def _finish(self, guided: Tensor, plain: Tensor, t: Tensor) -> Tensor:
         """Rescale, and keep the plain estimate outside of the interval."""
@@ -70,7 +78,8 @@ class ClassifierFree(Guidance):
 
     .. math:: D_w = D_\varnothing + w\, (D_c - D_\varnothing)
 
-    Weight 1 is the conditional denoiser and 0 the unconditional one, each at its plain cost.
+    Weight 1 is the conditional denoiser and 0, within the interval, the unconditional one; each at its plain cost where
+    it is alone.
 
     Parameters
     ----------
@@ -91,7 +100,7 @@ class ClassifierFree(Guidance):
         _need(condition)
         if self.weight == 1:
             return self.denoiser(x_t, t, condition, **_given(previous))
-        if self.weight == 0:
+        if self.weight == 0 and self.interval is None and not self.rescale:
             return self.denoiser(x_t, t, condition.null(), **_given(previous))
         t, asked = t.expand(len(x_t)), condition.cat(condition.null())
         both = self.denoiser(torch.cat([x_t, x_t]), torch.cat([t, t]), asked, **_given(previous, 2))
@@ -174,7 +183,7 @@ class Autoguidance(Guidance):
         return self._finish(guided, plain, t.expand(len(x_t)))
 
 
-class Floor(nn.Module):
+class Floor(_Wrapper):
     """Keep the estimate of the clean data above a physical floor, such as five times the noise below the sky.
 
     Clipping to [-1, 1] would cut what bright galaxies are made of; no pixel is far below the sky.
@@ -188,18 +197,8 @@ class Floor(nn.Module):
     """
 
     def __init__(self, denoiser: Any, low: float) -> None:
-        super().__init__()
-        self.denoiser, self.low = denoiser, low
-
-    @property
-    def schedule(self) -> Schedule:
-        """The denoiser's schedule."""
-        return self.denoiser.schedule
-
-    @property
-    def self_conditioning(self) -> bool:
-        """Whether the denoiser sees the estimate of the step before."""
-        return _conditions_itself(self.denoiser)
+        super().__init__(denoiser)
+        self.low = low
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Any = None, *, previous: Tensor | None = None) -> Tensor:
         """Return the estimate of the clean data; arguments as in `Denoiser.forward`."""

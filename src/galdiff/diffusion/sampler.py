@@ -77,7 +77,7 @@ class Sampler(ABC):
         self.denoiser, schedule = denoiser, denoiser.schedule
         self.times = (time_grid(schedule, steps, grid, shift=shift) if times is None else times).double()
         self.alpha, self.sigma = schedule.alpha(self.times).tolist(), schedule.sigma(self.times).tolist()
-        if times is None and self.sigma[-1] < 0.01:
+        if times is None:
             # The clean end: a schedule with a floor of noise is left by one exact step, as in Karras et al. 2022.
             self.sigma[-1], self.alpha[-1] = 0.0, 1.0
         self.steps = len(self.times) - 1

@@ -252,7 +252,7 @@ class Linear(VariancePreserving):
         # The positive root of the quadratic equation in t.
         a, b = (self.beta_max - self.beta_min) / 4, self.beta_min / 2
         c = (alpha * (1 - self._last) + self._last).log()
-        return -2 * c / (b + (b**2 - 4 * a * c).sqrt())
+        return -2 * c / (b + (b**2 - 4 * a * c).sqrt()).clamp_min(1e-300)  # zero where alpha is one and b zero
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON description."""

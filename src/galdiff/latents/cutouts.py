@@ -9,8 +9,9 @@ from typing import Any, Self
 import numpy as np
 
 from galdiff.errors import StoreError
+from galdiff.latents.layout import Layout
 from galdiff.latents.place import Target
-from galdiff.latents.rows import Layout, RowStore
+from galdiff.latents.rows import RowStore
 from galdiff.schema.conditions import Conditions, ConditionSchema
 
 __all__ = ["CutoutStore"]
@@ -40,7 +41,9 @@ class CutoutStore(RowStore):
         masks: bool = False,
         attrs: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Make a store, or go on with an unfinished one of the same rows and attributes.
+        """Make a store, or go on with the one that is here, of the same rows and attributes.
+
+        One that is `complete` is open for reading.
 
         Parameters
         ----------

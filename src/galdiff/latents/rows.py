@@ -13,34 +13,24 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 import zarr
-import zarr.codecs
 
 from galdiff.atomic import resource_errors
 from galdiff.errors import StoreError
 from galdiff.latents.columns import RUN, column_names, digest, run_digests, write_columns
+from galdiff.latents.layout import Layout, lost_values
 from galdiff.latents.metadata import check_seal, damage_errors, open_group, read_metadata, seal
 from galdiff.latents.place import LocalPlace, Place, Target, place_of
 from galdiff.schema.conditions import Conditions, ConditionSchema
 
-__all__ = ["Layout", "RowStore"]
+__all__ = ["RowStore"]
 
 _VERSION = 2
 _AGAIN = "See which rows with `galdiff store verify`, or write the store again"
-
-
-class Layout(NamedTuple):
-    """How an array lies: shape of a row, type, names of the row's dimensions, rows of a chunk and of a shard."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    dims: tuple[str, ...]
-    chunk: int
-    shard: int
 
 
 class RowStore:
@@ -103,9 +93,9 @@ class RowStore:
         schema: ConditionSchema,
         attrs: Mapping[str, Any],
     ) -> Self:
-        """Make the group, or go on with an unfinished one of the same rows."""
+        """Make the group, or go on with the one that is here, of the same rows; a finished one is open for reading."""
         place = place_of(target)
-        fixed = {"kind": cls.KIND, "version": _VERSION, "schema": schema.to_dict(), "complete": False}
+        fixed: dict[str, Any] = {"kind": cls.KIND, "version": _VERSION, "schema": schema.to_dict()}
         fixed["arrays"] = [*arrays, *column_names(schema)]
         fixed["rows"] = digest(np.asarray(ids).astype(str), np.asarray(split).astype(str))
         wanted = json.loads(json.dumps({**attrs, **fixed}))
@@ -115,25 +105,17 @@ class RowStore:
                 if any(found.get(name) != value for name, value in wanted.items()):
                     message = "there is a store here already that was made from other inputs"
                     raise StoreError(message, where=place, remedy="Move it away, or give another path")
+                if found.get("complete"):
+                    return cls.open(place, expect_shards=False)
                 place.lock()
                 return cls(place, mode="r+")
         place.lock()
+        wanted["complete"] = False
 
         def fill(group: zarr.Group) -> None:
             group.attrs.update(wanted)
             for name, layout in arrays.items():
-                group.create_array(
-                    name,
-                    shape=(len(ids), *layout.shape),
-                    chunks=(layout.chunk, *layout.shape),
-                    shards=(layout.shard, *layout.shape),
-                    dtype=layout.dtype,
-                    fill_value=_lost(layout.dtype),
-                    compressors=zarr.codecs.Crc32cCodec(),
-                    serializer=zarr.codecs.BytesCodec(),
-                    filters=None,
-                    dimension_names=("sample", *layout.dims),
-                )
+                layout.create(group, name, len(ids))
             write_columns(group, ids, split, conditions, schema)
 
         with resource_errors(place):
@@ -175,6 +157,11 @@ class RowStore:
                 for k in range(store.shards):
                     store._expect(k)
         return store
+
+    @property
+    def complete(self) -> bool:
+        """Whether the store is finished."""
+        return bool(self.attrs["complete"])
 
     def array(self, name: str) -> zarr.Array:
         """Return an array of the group."""
@@ -271,9 +258,7 @@ class RowStore:
             raise StoreError(f"shard {k} of '{name}' is missing", where=self.place, remedy=_AGAIN)
         with damage_errors(f"shard {k} of '{name}'", self.place):
             values = np.asarray(self.array(name)[rows])
-            # Zarr gives its fill value, which is never written, for a chunk that is lost; chunks are of whole rows.
-            probe = values.reshape(len(values), -1)[:, 0]
-            if not np.isfinite(probe).all() or (probe.dtype == np.uint8 and probe.max(initial=0) > 1):
+            if lost_values(values):
                 raise StoreError(f"shard {k} of '{name}' has lost values", where=self.place, remedy=_AGAIN)
         return values
 
@@ -300,6 +285,8 @@ class RowStore:
         return (self.place.noted(k) or {}).get("sha256")
 
     def _write_shard(self, k: int, **arrays: np.ndarray) -> None:
+        if self._mode == "r":  # before anything of the shard is deleted
+            raise StoreError("the store is open for reading alone", where=self.place)
         rows, stored = self.shard_rows(k), []
         for name in self.arrays:
             array = self.array(name)
@@ -348,8 +335,3 @@ class RowStore:
 
 def _reopen(cls: type[RowStore], place: Place, mode: str) -> RowStore:
     return cls(place, mode=mode)
-
-
-def _lost(dtype: str) -> float:
-    """Fill value that is never written, so that a lost chunk cannot look like a valid one."""
-    return 255 if dtype == "uint8" else float("nan")

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 
 from galdiff.errors import StoreError
+from galdiff.latents.layout import Layout
 from galdiff.latents.place import Target
 from galdiff.latents.readers import LatentBlocks, LatentTable, choose_reader, split_counts
-from galdiff.latents.rows import Layout, RowStore
+from galdiff.latents.rows import RowStore
 from galdiff.schema.conditions import Conditions, ConditionSchema
 
 __all__ = ["LatentStore"]
@@ -51,7 +52,9 @@ class LatentStore(RowStore):
         views: int = 1,
         attrs: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Make a store, or go on with an unfinished one of the same rows and attributes.
+        """Make a store, or go on with the one that is here, of the same rows and attributes.
+
+        One that is `complete` is open for reading.
 
         Parameters
         ----------

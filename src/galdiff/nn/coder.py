@@ -38,7 +38,7 @@ def _norm(kind: str, width: int) -> nn.Module:
 
 
 class _Block(nn.Module):
-    """Depthwise 5x5, normalisation, pointwise expansion by two; starts as the identity."""
+    """Depthwise 5x5, normalization, pointwise expansion by two; starts as the identity."""
 
     def __init__(self, width: int, norm: str) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Encoder(nn.Module):
     attention : bool
         Self-attention at the lowest level.
     norm : {"group", "rms"}
-        Normalisation of the blocks.
+        Normalization of the blocks.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Diffusion transformer (Peebles & Xie 2023, arXiv:2212.09748) with the refinements that pay at small compute.
 
-adaLN-zero modulation, RMS normalisation (Zhang & Sennrich 2019), SwiGLU (Shazeer 2020), two-dimensional rotary
-positions (Su et al. 2021) so that other latent sizes than the trained one work, and normalised queries and keys
+adaLN-zero modulation, RMS normalization (Zhang & Sennrich 2019), SwiGLU (Shazeer 2020), two-dimensional rotary
+positions (Su et al. 2021) so that other latent sizes than the trained one work, and normalized queries and keys
 (Dehghani et al. 2023). Rotary positions enter by their differences alone: where the count begins does not matter.
 
 By choice, long skips from the first half of the blocks to the second (Bao et al. 2023, arXiv:2209.12152), or token

@@ -23,7 +23,7 @@ _RESIDUAL, _ATTENTION, _CONDITION = 0.3, 0.3, 0.5  # blending weights of the pap
 
 
 class _Attention(nn.Module):
-    """Self-attention with cosine similarity: queries, keys and values are normalised (Section B.6)."""
+    """Self-attention with cosine similarity: queries, keys and values are normalized (Section B.6)."""
 
     def __init__(self, channels: int, head_width: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class _Attention(nn.Module):
 
 
 class _Block(nn.Module):
-    """Residual block; the encoder's normalises its input pixel by pixel, the decoder's projects its skip."""
+    """Residual block; the encoder's normalizes its input pixel by pixel, the decoder's projects its skip."""
 
     def __init__(
         self, inputs: int, outputs: int, width: int, *, decoder: bool, resample: str = "", head_width: int = 0
@@ -120,6 +120,7 @@ class EDM2UNet(nn.Module):
         self.stem = MPConv((inputs or channels) * patch**2 + 1, widths[0], 3)
         skips, here = [widths[0]], widths[0]
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
+        self._takes_skip: list[bool] = []  # by block of the decoder
         for level, width in enumerate(widths):
             heads = head_width if attention[level] else 0
             if level:
@@ -134,10 +135,10 @@ class EDM2UNet(nn.Module):
                 self.decoder.append(_Block(here, here, embed, decoder=True, head_width=heads))
             else:
                 self.decoder.append(_Block(here, here, embed, decoder=True, resample="up"))
+            self._takes_skip += [False] + [True] * (blocks + 1)
             for _ in range(blocks + 1):
                 self.decoder.append(_Block(here + skips.pop(), width, embed, decoder=True, head_width=heads))
                 here = width
-        self._takes_skip = [b.conv0.weight.shape[1] != b.conv0.weight.shape[0] for b in self.decoder]  # type: ignore
         self.out, self.out_gain = MPConv(here, channels * patch**2, 3), nn.Parameter(torch.zeros([]))
         self.depth, self.width = sum(isinstance(m, _Block) for m in self.modules()), max(widths)
 

@@ -1,8 +1,8 @@
 r"""Magnitude-preserving layers (Karras et al. 2024, arXiv:2312.02696, Section 2 and Appendix B).
 
-Every layer keeps the expected magnitude of activations at one by construction: weights are normalised over their
+Every layer keeps the expected magnitude of activations at one by construction: weights are normalized over their
 inputs, and the nonlinearity, the sum and the concatenation are divided by what they would do to unit-variance inputs.
-A network of such layers needs no normalisation statistics and trains at a high, steady learning rate.
+A network of such layers needs no normalization statistics and trains at a high, steady learning rate.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class MPFourier(nn.Module):
 
 
 class MPConv(nn.Module):
-    """Convolution (or linear layer, ``kernel=0``) with weights normalised over their inputs (Equations 47 and 66).
+    """Convolution (or linear layer, ``kernel=0``) with weights normalized over their inputs (Equations 47 and 66).
 
     The stored weights are put back on the unit sphere at every training step, so that the learning rate is relative.
 

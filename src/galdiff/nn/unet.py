@@ -1,4 +1,4 @@
-"""U-Net with adaptive group normalisation (Dhariwal & Nichol 2021, arXiv:2105.05233, Section 3).
+"""U-Net with adaptive group normalization (Dhariwal & Nichol 2021, arXiv:2105.05233, Section 3).
 
 The backbone for small budgets: minutes on a CPU, where it is ahead of a transformer and of the magnitude-preserving
 U-Net of equal cost (docs/design.md has the figures). Changes of resolution are pixel (un)shuffles, so that nothing is

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from galdiff.autoencoder import Autoencoder, AutoencoderLoss, SkyAutoencoder, build_autoencoder
 from galdiff.autoencoder.deviation import stretched_deviation
 from galdiff.errors import DataError, GaldiffError
+from galdiff.imageformat import ImageFormat
 from galdiff.latents import CutoutStore
-from galdiff.model import ImageFormat
 from galdiff.nn import PatchDiscriminator
 from galdiff.pipeline.diagnostics import diagnose
 from galdiff.randomness import Draws
@@ -74,6 +74,8 @@ class AutoencoderTask:
         What `validate` judges by.
     discriminator : torch.nn.Module, optional
         The adversary.
+    ids : numpy.ndarray, optional
+        What the training cutouts are called, for messages.
     """
 
     def __init__(
@@ -86,17 +88,17 @@ class AutoencoderTask:
         seed: int,
         held_out: Cutouts | None = None,
         discriminator: nn.Module | None = None,
+        ids: np.ndarray | None = None,
     ) -> None:
         self.cutouts = Cutouts(cutouts) if isinstance(cutouts, Tensor) else cutouts
         self.autoencoder, self.format, self.objective = autoencoder, image_format, loss
-        self.held_out, self.discriminator = held_out, discriminator
+        self.held_out, self.discriminator, self.ids = held_out, discriminator, ids
         self.rows = len(self.cutouts.pixels)
         self.device = next(autoencoder.parameters()).device
         self.draws, self.fixed = Draws(seed, range(0), self.device), Draws(seed, range(0), self.device)
         self.model: nn.Module = autoencoder
         if discriminator is not None:
             self.model = nn.ModuleDict({"autoencoder": autoencoder, "discriminator": discriminator})
-        self.ids: np.ndarray | None = None
 
     def parts(self) -> list[tuple[nn.Module, float]]:
         """Return the adversaries, each with the factor of its learning rate."""
@@ -199,24 +201,25 @@ def train_autoencoder(
     DataError
         Where validation is to decide and no cutout is in the validation split.
     GaldiffError
-        Where the autoencoder cannot have these images.
+        Where the autoencoder cannot have these images, or the best weights are wanted and no validation was finite.
     """
     training, keep, bands = settings["training"], settings.get("keep", "last"), len(image_format.bands)
-    held_out = Cutouts.read(store, "validation", _VALIDATION) if len(store.rows("validation")) else None
-    if held_out is None and (keep == "best" or training.get("early_stopping")):
-        remedy = "Give split.validation a share, or leave out autoencoder.keep and autoencoder.early_stopping"
-        raise DataError("there are no validation images to stop or to choose by", where=store.path, remedy=remedy)
     torch.manual_seed(seed)  # the initial weights
     autoencoder = build_autoencoder({"kind": "kl", "bands": bands, **settings["model"]}).to(device)
     if image_format.size % autoencoder.factor:
         message = f"the downsampling of the autoencoder, {autoencoder.factor}, does not divide {image_format.size}"
         raise GaldiffError(message, where=folder, remedy="Choose another factor, or another size of the images")
     if not autoencoder.trainable:
-        few = torch.from_numpy(store.images(store.rows("train")[:_CALIBRATED])).to(device)
-        autoencoder.eval().calibrate(image_format.stretch(few.float()))
+        few = Cutouts.read(store, "train", _CALIBRATED)
+        few = few.take(torch.arange(len(few.pixels)), device)
+        autoencoder.eval().calibrate(image_format.stretch(few.pixels), valid=few.valid)
         autoencoder.save(folder)
         return autoencoder
     assert isinstance(autoencoder, SkyAutoencoder)
+    held_out = Cutouts.read(store, "validation", _VALIDATION) if len(store.rows("validation")) else None
+    if held_out is None and (keep == "best" or training.get("early_stopping")):
+        remedy = "Give split.validation a share, or leave out autoencoder.keep and autoencoder.early_stopping"
+        raise DataError("there are no validation images to stop or to choose by", where=store.path, remedy=remedy)
     loss = AutoencoderLoss(**settings["loss"])
     discriminator = None
     if loss.adversarial:
@@ -225,14 +228,23 @@ def train_autoencoder(
     if device.type == "cuda" and cutouts.pixels.nbytes < torch.cuda.mem_get_info(device)[0] // 2:
         cutouts = cutouts.to(device)  # so that no step waits for a copy
     task = AutoencoderTask(
-        autoencoder, cutouts, image_format, loss, seed=seed, held_out=held_out, discriminator=discriminator
+        autoencoder,
+        cutouts,
+        image_format,
+        loss,
+        seed=seed,
+        held_out=held_out,
+        discriminator=discriminator,
+        ids=store.ids[store.rows("train")],
     )
-    task.ids = store.ids[store.rows("train")]
     if held_out is None:
         training = {**training, "validate_every": None}
     result = train(
         task, folder, seed=seed, device=device, metrics=metrics, stage="autoencoder", budget=budget, **training
     )
+    if keep == "best" and result.best_state is None:
+        remedy = "Look at validation_loss in metrics.jsonl, or set autoencoder.keep: last"
+        raise GaldiffError("no validation loss was finite to choose weights by", where=folder, remedy=remedy)
     states = {"last": result.ema_state, "best": result.best_state}
     if keep == "last" and not training.get("early_stopping"):
         del states["best"]  # nobody asked for it, and its noise model takes seconds; the checkpoint has its weights

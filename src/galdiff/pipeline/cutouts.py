@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def write_cutouts(
     workers: int = 2,
     attrs: dict[str, Any] | None = None,
 ) -> CutoutStore:
-    """Write the cutout cache; finished shards are kept when it is run again.
+    """Write the cutout cache; finished shards, and a finished cache, are kept when it is run again.
 
     Parameters
     ----------
@@ -70,6 +71,8 @@ def write_cutouts(
         masks=dataset.masked,
         attrs={"unit": dataset.unit, **(attrs or {})},
     )
+    if store.complete:  # by a run that was killed before it made a note of it
+        return store
 
     def read(rows: range, out: np.ndarray, valid: np.ndarray | None) -> list[tuple[int, DataError]]:
         """Read rows into their places; return what was bad."""
@@ -111,11 +114,17 @@ def write_cutouts(
             written = writer.submit(store.write_shard, shard, images, masks)
         if written is not None:
             written.result()
-        skipped = (
-            sorted({json.loads(line)["row"] for line in listed.read_text().splitlines()}) if listed.is_file() else []
-        )
-        store.finish(skipped=skipped)
+        store.finish(skipped=_listed_rows(listed))
     return CutoutStore.open(path)
+
+
+def _listed_rows(listed: Path) -> list[int]:
+    """Return the rows of the list of bad files; a line that a crash cut was written again with its shard."""
+    rows = set()
+    for line in listed.read_text().splitlines() if listed.is_file() else ():
+        with suppress(ValueError):
+            rows.add(int(json.loads(line)["row"]))
+    return sorted(rows)
 
 
 def _first_readable(dataset: CutoutDataset, on_bad: str) -> np.ndarray:

@@ -17,8 +17,9 @@ from torch import Tensor
 from galdiff.atomic import write_json
 from galdiff.autoencoder import Autoencoder, LatentPosterior
 from galdiff.diffusion import Objective
+from galdiff.imageformat import ImageFormat
 from galdiff.latents import LatentBlocks, LatentStore, LatentTable
-from galdiff.model import DiffusionModel, ImageFormat, build_denoiser
+from galdiff.model import DiffusionModel, build_denoiser
 from galdiff.nn import dihedral
 from galdiff.nn.size import NetworkSize, network_size
 from galdiff.progress import say
@@ -51,6 +52,8 @@ class DenoiserTask:
         Turn and reflect the latents, or take the view that is turned so (reflections swap mirror classes).
     compiled : int, optional
         The batch that the backbone is compiled for; any other, and pictures, run without the compiler.
+    ids : numpy.ndarray, optional
+        What the training rows are called, for messages.
     """
 
     def __init__(
@@ -63,12 +66,12 @@ class DenoiserTask:
         null: float = 0.1,
         augment: bool = True,
         compiled: int | None = None,
+        ids: np.ndarray | None = None,
     ) -> None:
         self.model, self.diffusion, self.table, self.objective = model.denoiser, model, table, objective
-        self.null, self.compiled = null, compiled
+        self.null, self.compiled, self.ids = null, compiled, ids
         self.draws = Draws(seed, range(0), model.device)
         self.augment, self.rows = augment, len(table)
-        self.ids: np.ndarray | None = None
 
     def order(self, seed: int, epoch: int) -> Any:
         """Return the order of the training rows in an epoch."""
@@ -170,8 +173,8 @@ def train_denoiser(
         null=settings["null"],
         augment=settings["augment"],
         compiled=settings["training"]["batch"] if compiles else None,
+        ids=store.ids[store.rows("train")],
     )
-    task.ids = store.ids[store.rows("train")]
     say("denoiser", str(denoiser_size(model)))
     result = train(
         task, folder, seed=seed, device=device, metrics=metrics, stage="denoiser", budget=budget, **settings["training"]

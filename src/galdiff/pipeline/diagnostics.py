@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from galdiff.autoencoder import Autoencoder, LatentPosterior
 from galdiff.autoencoder.statistics import equivariance_error, latent_statistics
-from galdiff.model import ImageFormat
+from galdiff.imageformat import ImageFormat
 from galdiff.report.plots import COLORS, render, save_grid
 
 __all__ = ["confidence_maps", "diagnose", "latent_maps"]

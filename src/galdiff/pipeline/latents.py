@@ -14,9 +14,9 @@ from torch import Tensor
 
 from galdiff.autoencoder import Autoencoder
 from galdiff.errors import ResourceError
+from galdiff.imageformat import ImageFormat
 from galdiff.latents import CutoutStore, LatentStore
 from galdiff.latents.place import Target
-from galdiff.model import ImageFormat
 from galdiff.nn import dihedral
 from galdiff.progress import stage_progress
 
@@ -37,7 +37,7 @@ def write_latents(
     autoencoder_hash: str,
     attrs: dict[str, Any] | None = None,
 ) -> LatentStore:
-    """Encode every cutout; finished shards are kept when it is run again.
+    """Encode every cutout; finished shards, and a finished store, are kept when it is run again.
 
     Every shard is encoded and written by one worker, in batches that start where the shard does: neither the number of
     workers nor how a run was interrupted can change a bit.
@@ -83,6 +83,8 @@ def write_latents(
         views=views,
         attrs={"autoencoder": {"sha256": autoencoder_hash, "spec": autoencoder.spec}, **(attrs or {})},
     )
+    if store.complete:  # by a run that was killed before it made a note of it
+        return store
     here = scheduler == "threads"
     with (
         stage_progress("latents", total=len(cutouts), unit="images") as bar,

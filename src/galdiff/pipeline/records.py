@@ -11,6 +11,7 @@ from typing import Any
 
 from galdiff.atomic import write_json
 from galdiff.errors import ResourceError, StaleRunError
+from galdiff.training import rewind_metrics
 
 __all__ = ["ARTIFACTS", "STAGES", "Run", "differences"]
 
@@ -137,10 +138,6 @@ class Run:
                     moved = True
         if moved and (self.folder / "metrics.jsonl").exists():
             shutil.copy2(self.folder / "metrics.jsonl", target / "metrics.jsonl")
-            self._forget_metrics(STAGES[STAGES.index(stage) :])
+            for name in STAGES[STAGES.index(stage) :]:
+                rewind_metrics(self.folder / "metrics.jsonl", name, -1)
         return target if moved else None
-
-    def _forget_metrics(self, stages: tuple[str, ...]) -> None:
-        path = self.folder / "metrics.jsonl"
-        lines = [line for line in path.read_text().splitlines(keepends=True) if json.loads(line)["stage"] not in stages]
-        path.write_text("".join(lines))

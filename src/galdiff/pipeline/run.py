@@ -10,13 +10,14 @@ from typing import Any
 import torch
 
 from galdiff.atomic import sha256_json, write_text
-from galdiff.autoencoder import Autoencoder, load_autoencoder
+from galdiff.autoencoder import Autoencoder, load_autoencoder, weights_hash
 from galdiff.data import CutoutDataset
 from galdiff.data.stretch import Stretch
 from galdiff.errors import GaldiffError, StoreError
+from galdiff.imageformat import CALIBRATION, ImageFormat
 from galdiff.latents import CutoutStore, LatentStore
 from galdiff.lock import release_lock, take_lock
-from galdiff.model import CALIBRATION, DiffusionModel, ImageFormat, resolve_device, weights_hash
+from galdiff.model import DiffusionModel, resolve_device
 from galdiff.pipeline.autoencoder import train_autoencoder
 from galdiff.pipeline.cutouts import write_cutouts
 from galdiff.pipeline.denoiser import denoiser_size, train_denoiser
@@ -72,10 +73,18 @@ class Settings:
 class _Flow:
     """One run: loads what a stage needs from the files of the stages before it."""
 
-    def __init__(self, record: Run, dataset: Callable[[], CutoutDataset], settings: Settings, **where: Any) -> None:
+    def __init__(
+        self,
+        record: Run,
+        dataset: Callable[[], CutoutDataset],
+        settings: Settings,
+        *,
+        data: Mapping[str, Any],
+        device: torch.device,
+        budget: tuple[float | None, float | None],
+    ) -> None:
         self.record, self.folder, self.settings = record, record.folder, settings
-        self._dataset, self.where = dataset, where
-        self.device: torch.device = where["device"]
+        self.dataset, self.data, self.device, self.budget = dataset, data, device, budget
 
     @property
     def views(self) -> int:
@@ -85,10 +94,10 @@ class _Flow:
         """Everything the stage's result depends on."""
         s = self.settings
         own: dict[str, Any] = {
-            "cutouts": {"data": self.where["data"], "split": dict(s.split), "on_bad": s.on_bad},
-            "autoencoder": {**_lasting(s.autoencoder), "seed": s.seed, "budget": self.where["budget"][0]},
+            "cutouts": {"data": dict(self.data), "split": dict(s.split), "on_bad": s.on_bad},
+            "autoencoder": {**_lasting(s.autoencoder), "seed": s.seed, "budget": self.budget[0]},
             "latents": {} if self.views == 1 else {"views": self.views},
-            "denoiser": {**_lasting(s.denoiser), "seed": s.seed, "budget": self.where["budget"][1]},
+            "denoiser": {**_lasting(s.denoiser), "seed": s.seed, "budget": self.budget[1]},
             "samples": {**s.sampling, "seed": s.seed},
             "evaluation": dict(s.evaluation),
             "report": {},
@@ -100,11 +109,9 @@ class _Flow:
     def needs(self, stage: str) -> None:
         """Refuse to begin a stage whose input is not there."""
         for before in STAGES[: STAGES.index(stage)]:
-            if before != "report" and self.record.record(before) is None:
-                remedy = f"Run it first: --stages {before},{stage}"
-                raise GaldiffError(
-                    f"stage '{stage}' needs '{before}', which is not finished", where=self.folder, remedy=remedy
-                )
+            if self.record.record(before) is None:
+                message = f"stage '{stage}' needs '{before}', which is not finished"
+                raise GaldiffError(message, where=self.folder, remedy=f"Run it first: --stages {before},{stage}")
 
     def cutouts(self) -> CutoutStore:
         return CutoutStore.open(self.folder / "cutouts.zarr")
@@ -116,7 +123,7 @@ class _Flow:
         return ImageFormat.from_dict({**store.attrs, "stretch": stretch.to_dict()})
 
     def do_cutouts(self) -> dict[str, Any]:
-        dataset = self._dataset()
+        dataset = self.dataset()
         attrs = {"stretch": dataset.stretch.to_dict(), "size": dataset.size, "source": dataset.fingerprint()}
         known = {name: getattr(dataset, name) for name in CALIBRATION}
         attrs |= {name: value for name, value in known.items() if value is not None}
@@ -145,7 +152,7 @@ class _Flow:
             seed=self.settings.seed,
             device=self.device,
             metrics=self.folder / "metrics.jsonl",
-            budget=self.where["budget"][0],
+            budget=self.budget[0],
         )
 
     def autoencoder(self) -> Autoencoder:
@@ -183,7 +190,7 @@ class _Flow:
             seed=self.settings.seed,
             device=self.device,
             metrics=self.folder / "metrics.jsonl",
-            budget=self.where["budget"][1],
+            budget=self.budget[1],
         )
         return {"network": denoiser_size(model).to_dict()}
 
@@ -261,7 +268,7 @@ def run(
     try:
         for stage in _known(redo):
             record.archive(stage)
-        described = dict(data) if data is not None else dataset().fingerprint()
+        described = data if data is not None else dataset().fingerprint()
         flow = _Flow(record, dataset, settings, data=described, device=resolve_device(device), budget=budget)
         if catalog_text:
             write_text(record.folder / "catalog.yaml", catalog_text)

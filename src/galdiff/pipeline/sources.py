@@ -152,17 +152,28 @@ def _folder(path: Path, size: int | None, crop: float) -> ImageSource:
     def read(rows: np.ndarray) -> np.ndarray:
         parts = [_one(files[i]) for i in rows]
         for i, part in zip(rows, parts, strict=True):
-            if part.shape != parts[0].shape:
-                raise DataError(f"has the shape {part.shape}, others {parts[0].shape}", where=files[i])
-        return np.stack(parts)
+            if (part.shape, part.unit) != (first.shape, first.unit):
+                message = f"has the shape {part.shape} and unit {part.unit}, others {first.shape} and {first.unit}"
+                raise DataError(message, where=files[i])
+        return np.concatenate([part.read(np.zeros(1, int)) for part in parts])
 
-    return ImageSource(str(path), len(files), _one(files[0]).shape, None, None, read)
+    first = _one(files[0])
+    return replace(first, name=str(path), n=len(files), read=read)
 
 
-def _one(path: Path) -> np.ndarray:
-    """Read one image ``(band, y, x)`` from a file of its own, which may be an object array of DeepLense."""
-    image = read_npy(path, allow_object_arrays=True)[0].astype(np.float32)
-    return _band_first(image[None], str(path))[0] if image.ndim in (2, 3) else _band_first(image, str(path))[0]
+def _one(path: Path) -> ImageSource:
+    """Open a file of one image, which may be an object array of DeepLense."""
+    image: np.ndarray | None
+    try:
+        image = open_array(path)
+    except DataError:  # an object array, or one that the other reader refuses too
+        image = None
+    if image is None or image.dtype != np.uint8:
+        image = read_npy(path, allow_object_arrays=True)[0]  # of finite numbers
+    if image.ndim not in (2, 3):
+        remedy = "Give a file of many images itself"
+        raise DataError(f"has the shape {image.shape}, not that of one image", where=path, remedy=remedy)
+    return _stacked(image[None], str(path))
 
 
 def _dataset(data: CutoutDataset, name: str) -> ImageSource:

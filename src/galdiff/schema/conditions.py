@@ -11,6 +11,7 @@ so that 5 votes and 50 votes are not the same statement.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,12 @@ from galdiff.schema.fields import Class, Field, Scalar, Votes, lookup
 from galdiff.schema.trees import QuestionTree
 
 __all__ = ["Class", "ConditionSchema", "Conditions", "Field", "Scalar", "Votes", "random_subset"]
+
+_TAKEN = frozenset(
+    ("id", "split", "image", "mask", "mean", "log_var", "file")  # columns of stores and catalogs
+    + ("sample", "band", "channel", "view", "y", "x")  # their axes
+    + ("n", "seed", "steps", "guidance", "sampler", "options", "noise", "batch", "units", "precision")  # of sampling
+)
 
 
 @dataclass
@@ -87,6 +94,11 @@ class ConditionSchema:
     ----------
     fields : iterable of Class, Scalar or Votes
         Names must differ; no field at all is an unconditional model.
+
+    Raises
+    ------
+    GaldiffError
+        For a name that is there twice, or that something else of stores and samples has.
     """
 
     def __init__(self, fields: Iterable[Field] = ()) -> None:
@@ -94,6 +106,9 @@ class ConditionSchema:
         self.by_name: dict[str, Field] = {f.name: f for f in self.fields}
         if len(self.by_name) != len(self.fields):
             raise GaldiffError("two condition fields have the same name", remedy="Name them apart")
+        if taken := sorted(_TAKEN & set(self.by_name)):
+            message = f"a condition cannot be called '{taken[0]}', as something else of stores or samples is"
+            raise GaldiffError(message, remedy="Rename its column")
 
     def __repr__(self) -> str:
         return f"ConditionSchema({list(self.fields)!r})"
@@ -123,19 +138,27 @@ class ConditionSchema:
         asked, **more : mapping
             ``name=value``: a class name (or index), a number, or for votes a mapping from answers to fractions
             (``votes={"spiral": 0.9}`` fixes that answer, shares the rest of its question evenly among the answers
-            not named, and masks the other questions). A sequence of ``n`` values asks row by row.
+            not named, and masks the other questions). A sequence or an array of ``n`` values asks row by row.
 
         Raises
         ------
         GaldiffError
-            For an unknown field, class or answer, a fraction outside [0, 1], or fractions of one question above 1.
+            For an unknown field, class or answer, a number that is not finite, a fraction outside [0, 1], fractions of
+            one question above 1, or a sequence of another length.
         """
         conditions = self.empty(n)
         for name, value in {**(asked or {}), **more}.items():
             f = self.by_name[lookup(name, tuple(self.by_name), "the conditions of this model")]
-            rows = list(value) if _is_rows(value, n) else [value] * n
-            for i, row in enumerate(rows):
-                _ask_row(f, row, conditions.values[name], conditions.masks[name], i)
+            values, masks = conditions.values[name], conditions.masks[name]
+            if _is_sequence(value):
+                if len(value) != n:
+                    remedy = "Give one value for all samples, or one a sample"
+                    raise GaldiffError(f"{name} has {len(value)} values, not {n}", remedy=remedy)
+                for row, place, mask in zip(value, values, masks, strict=True):
+                    _ask(f, row, place, mask)
+            elif n:
+                _ask(f, value, values[0], masks[0])
+                values[1:], masks[1:] = values[0], masks[0]
         return conditions
 
     def part(self, name: str) -> tuple[str, int | None]:
@@ -194,8 +217,7 @@ class ConditionSchema:
         Votes count the mean absolute difference of the fractions over the asked questions, scalars the difference in
         standard deviations.
         """
-        total = torch.zeros(len(conditions))
-        infinite = torch.tensor(torch.inf)
+        total, infinite = torch.zeros(len(conditions)), torch.tensor(torch.inf)
         for f in self.fields:
             value, mask = conditions.values[f.name], conditions.masks[f.name]
             goal, known = asked.values[f.name], asked.masks[f.name]
@@ -206,8 +228,8 @@ class ConditionSchema:
                     gap = (fractions[0] - fractions[1]).abs().mean(1)
                     total = total + torch.where(mask[:, q], gap, infinite)
             elif known[0]:
-                gap = (value != goal).float() * infinite if isinstance(f, Class) else _gap(f, value, goal)
-                total = total + torch.where(mask, torch.nan_to_num(gap, nan=0.0, posinf=torch.inf), infinite)
+                gap = torch.where(value == goal, 0.0, infinite) if isinstance(f, Class) else _gap(f, value, goal)
+                total = total + torch.where(mask, gap, infinite)
         return total
 
     def to_dict(self) -> list[dict[str, Any]]:
@@ -278,44 +300,52 @@ def _gap(f: Scalar, value: Tensor, goal: Tensor) -> Tensor:
     return (torch.minimum(gap % 180, -gap % 180) if f.angle else gap) / f.std
 
 
-def _is_rows(value: Any, n: int) -> bool:
-    return isinstance(value, Sequence | Tensor) and not isinstance(value, str) and len(value) == n
+def _is_sequence(value: Any) -> bool:
+    """Whether a value is one for every row: a list, an array, a column of a table."""
+    is_one = isinstance(value, str | Mapping) or not hasattr(value, "__len__")
+    return not is_one and bool(getattr(value, "ndim", 1) == 1)
 
 
 def _number(name: str, value: Any) -> float:
     try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise GaldiffError(
-            f"{name}={value!r} is not a number", remedy="A sequence of asks goes sample by sample"
-        ) from error
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise GaldiffError(f"{name}={value!r} is not a number", remedy="Leave it out to leave it open")
+    return number
 
 
-def _ask_row(f: Field, value: Any, values: Tensor, mask: Tensor, i: int) -> None:
-    if isinstance(f, Class):
-        if isinstance(value, str):
-            value = f.classes.index(lookup(value, f.classes, f"the classes of '{f.name}'"))
-        if not 0 <= int(value) < len(f.classes):
-            raise GaldiffError(f"class {value} of '{f.name}' is out of range", remedy=f"0 to {len(f.classes) - 1}")
-        values[i], mask[i] = int(value), True
-    elif isinstance(f, Scalar):
-        values[i], mask[i] = _number(f.name, value), True
-    else:
-        asked: dict[int, dict[int, float]] = {}
-        if not isinstance(value, Mapping):
-            raise GaldiffError(f"{f.name}={value!r} is not a mapping", remedy="Ask for answers: {'spiral': 0.9}")
-        for answer, asked_fraction in value.items():
-            q, a = f.tree.find(answer)
-            fraction = _number(answer, asked_fraction)
-            if not 0.0 <= fraction <= 1.0:
-                raise GaldiffError(f"vote fraction {answer}={fraction} is outside [0, 1]")
-            asked.setdefault(q, {})[a] = fraction
-        for q, fractions in asked.items():
-            answers = range(*f.tree.answer_slice(q).indices(len(f.tree.answers)))
-            total, others = sum(fractions.values()), [a for a in answers if a not in fractions]
-            if total > 1 + 1e-6 or (not others and total <= 0):
-                raise GaldiffError(f"the fractions asked of question '{f.tree.questions[q].name}' sum to {total:g}")
-            for a in answers:
-                share = fractions[a] if a in fractions else max(0.0, 1 - total) / len(others)
-                values[i, a] = f.typical_votes * (share if others else share / total)
-            mask[i, q] = True
+def _ask(f: Field, value: Any, place: Tensor, mask: Tensor) -> None:
+    """Write what is asked of a row into the row's values and mask."""
+    if isinstance(f, Votes):
+        _ask_votes(f, value, place, mask)
+        return
+    if isinstance(f, Class) and isinstance(value, str):
+        value = f.classes.index(lookup(value, f.classes, f"the classes of '{f.name}'"))
+    number = _number(f.name, value)
+    if isinstance(f, Class) and number not in range(len(f.classes)):
+        raise GaldiffError(f"class {value} of '{f.name}' is out of range", remedy=f"0 to {len(f.classes) - 1}")
+    place.fill_(number)
+    mask.fill_(True)
+
+
+def _ask_votes(f: Votes, value: Any, place: Tensor, mask: Tensor) -> None:
+    if not isinstance(value, Mapping):
+        raise GaldiffError(f"{f.name}={value!r} is not a mapping", remedy="Ask for answers: {'spiral': 0.9}")
+    asked: dict[int, dict[int, float]] = {}
+    for answer, asked_fraction in value.items():
+        q, a = f.tree.find(answer)
+        fraction = _number(answer, asked_fraction)
+        if not 0.0 <= fraction <= 1.0:
+            raise GaldiffError(f"vote fraction {answer}={fraction} is outside [0, 1]")
+        asked.setdefault(q, {})[a] = fraction
+    for q, fractions in asked.items():
+        answers = range(*f.tree.answer_slice(q).indices(len(f.tree.answers)))
+        total, others = sum(fractions.values()), [a for a in answers if a not in fractions]
+        if total > 1 + 1e-6 or (not others and total <= 0):
+            raise GaldiffError(f"the fractions asked of question '{f.tree.questions[q].name}' sum to {total:g}")
+        for a in answers:
+            share = fractions[a] if a in fractions else max(0.0, 1 - total) / len(others)
+            place[a] = f.typical_votes * (share if others else share / total)
+        mask[q] = True

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from galdiff.errors import GaldiffError
+from galdiff.errors import GaldiffError, nearest_name
 from galdiff.schema.trees import QuestionTree
 
 __all__ = ["Class", "Field", "Scalar", "Votes", "lookup"]
@@ -49,7 +48,7 @@ class Class:
 
 @dataclass(frozen=True)
 class Scalar:
-    """A number with a unit, such as a redshift or an axion mass; standardised as ``(value - mean) / std``.
+    """A number with a unit, such as a redshift or an axion mass; standardized as ``(value - mean) / std``.
 
     Parameters
     ----------
@@ -58,7 +57,7 @@ class Scalar:
     unit : str
         Its unit.
     mean, std : float
-        To standardise by.
+        To standardize by.
     angle : bool
         The number is the position angle of a line in the image, in degrees from any image axis, modulo 180: turns and
         reflections of the image change it.
@@ -113,6 +112,6 @@ def lookup(name: str, known: Sequence[str], place: str) -> str:
     """
     if name in known:
         return name
-    close = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(known) or 'none'}"
+    near = nearest_name(name, known)
+    hint = f"Did you mean '{near}'?" if near else f"Known: {', '.join(known) or 'none'}"
     raise GaldiffError(f"'{name}' is not among {place}", remedy=hint)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from galdiff.errors import GaldiffError
+from galdiff.errors import GaldiffError, nearest_name
 
 __all__ = ["GZ2_TREE", "GZ_DECALS_TREE", "KAGGLE_ANSWERS", "Answer", "Question", "QuestionTree"]
 
@@ -100,8 +99,8 @@ class QuestionTree:
             For an unknown answer, with the nearest known one.
         """
         if answer not in self._names:
-            close = difflib.get_close_matches(answer, self._names, n=1)
-            hint = f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(a.alias for a in self.answers)}"
+            near = nearest_name(answer, self._names)
+            hint = f"Did you mean '{near}'?" if near else f"Known: {', '.join(a.alias for a in self.answers)}"
             raise GaldiffError(f"'{answer}' is not an answer of {self.name}", remedy=hint)
         return self._names[answer]
 

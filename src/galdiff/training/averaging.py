@@ -228,7 +228,7 @@ def posthoc(folder: Path, length: float, *, images: int | None = None) -> dict[s
     Raises
     ------
     CheckpointError
-        Where there are no snapshots, or one is damaged.
+        Where there are no snapshots (that early), or one is damaged.
     GaldiffError
         For a length that the snapshots cannot give.
     """
@@ -245,12 +245,15 @@ def posthoc(folder: Path, length: float, *, images: int | None = None) -> dict[s
                 headers[path] = json.loads(file.metadata()["galdiff"])
         if images is not None:
             headers = {path: header for path, header in headers.items() if header["images"] <= images}
-        traces = [(path, h["step"], length) for path, h in headers.items() for length in h["lengths"]]
+            if not headers:
+                raise CheckpointError(f"there is no snapshot of the first {images} images", where=folder)
+        traces = [(path, h["step"], other) for path, h in headers.items() for other in h["lengths"]]
         steps = np.array([step for _, step, _ in traces], float)
         exponents = np.array([exponent_of(other) for *_, other in traces])
         weights, error = posthoc_weights(steps, exponents, step=steps.max(), exponent=exponent)
         if error > _POOR:
-            remedy = f"Ask for a length nearer to {', '.join(f'{x:g}' for x in headers[paths[0]]['lengths'])}"
+            kept = next(iter(headers.values()))["lengths"]
+            remedy = f"Ask for a length nearer to {', '.join(f'{x:g}' for x in kept)}"
             raise GaldiffError(f"the snapshots give length {length:g} to {error:.0%} only", where=folder, remedy=remedy)
         out: dict[str, Tensor] = {}
         for path, header in headers.items():

@@ -38,7 +38,7 @@ def read_metrics(path: Path, stage: str | None = None) -> list[dict[str, Any]]:
 
 
 def rewind_metrics(path: Path, stage: str, images: int) -> None:
-    """Drop a stage's lines past a position: what a resumed training will write again."""
+    """Drop a stage's lines past a position, all of them past -1: what a resumed training will write again."""
     lines = read_metrics(path)
     kept = [line for line in lines if line.get("stage") != stage or line.get("images", 0) <= images]
     if path.is_file():

@@ -320,7 +320,7 @@ def train(
                 snapshots.save(state.average, state.names, images=state.images, step=step + 1)
             if before // save_every < state.images // save_every or finished or caught:
                 save()
-            if caught and not finished:
+            if caught:
                 raise Interrupted(130 if caught[0] == signal.SIGINT else 75)
     model.eval()
     return Result(state.averaged(), state.images, state.seconds, int(state.skipped), *state.best())
