@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from galdiff.imageformat import ImageFormat
 from galdiff.judges import Classifier, MorphologyEncoder, VoteJudge, class_figures, vote_figures
 from galdiff.metrics import FeatureSpace, Figure
 from galdiff.metrics.votes import VoteComparison
-from galdiff.imageformat import ImageFormat
 from galdiff.pipeline.sets import Evaluation
 from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Votes
 from galdiff.schema.trees import QuestionTree
