@@ -13,8 +13,7 @@ those were is read at the log line; what they were shown follows from their posi
 from __future__ import annotations
 
 import signal
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,17 +25,17 @@ from torch import Tensor, nn
 from galdiff.errors import GaldiffError
 from galdiff.memory import freed_memory_kept
 from galdiff.progress import stage_progress
-from galdiff.randomness import permutation
 from galdiff.training.averaging import PowerAverage, build_snapshots
-from galdiff.training.checkpoint import fault, load_latest, save_checkpoint
-from galdiff.training.log import append_metrics, describe_step, name_rows, rewind_metrics
+from galdiff.training.checkpoint import load_latest, save_checkpoint
+from galdiff.training.length import Length
+from galdiff.training.log import append_metrics, name_rows, rewind_metrics
+from galdiff.training.order import RowOrder
 from galdiff.training.rate import rate_factor
 from galdiff.training.signals import Interrupted, signals
 from galdiff.training.state import TrainingState
+from galdiff.training.steplog import StepLog
 
 __all__ = ["Interrupted", "Result", "Task", "train"]
-
-_SHOWN = 4
 
 
 class Task(Protocol):
@@ -181,146 +180,88 @@ def train(
         snapshots.rewind(state.images)
     if metrics:
         rewind_metrics(metrics, stage, state.images)
-    sums: dict[str, Tensor] = {}
-    order: dict[int, Any] = {}
-    order_of = getattr(task, "order", lambda seed, e: torch.from_numpy(permutation(seed, e, task.rows)))
-    begun, begun_seconds = time.monotonic(), state.seconds
-    logged, logged_steps, logged_skipped = begun, 0, float(state.skipped)
-    logged_images = state.images
-    steps: list[tuple[range, Tensor]] = []  # since the last log line, with whether their gradient was finite
-
-    def elapsed() -> float:
-        return begun_seconds + time.monotonic() - begun
-
-    def progress() -> float:
-        return min(1.0, elapsed() / budget if budget else state.images / images)
-
-    def spent() -> bool:
-        if early_stopping and state.worse_in_a_row >= early_stopping:
-            return True
-        return state.images >= images if budget is None else elapsed() >= budget
-
-    def rows_at(positions: range) -> Tensor:
-        epochs = range(positions[0] // task.rows, positions[-1] // task.rows + 1)
-        for e in [e for e in order if e not in epochs]:
-            del order[e]
-        for e in [e for e in epochs if e not in order]:
-            order[e] = order_of(seed, e)
-        spans = [slice(max(0, positions.start - e * task.rows), positions.stop - e * task.rows) for e in epochs]
-        return torch.cat([order[e][span] for e, span in zip(epochs, spans, strict=True)])
-
-    def find_bad() -> list[dict[str, Any]]:
-        finite = torch.stack([ok for _, ok in steps]).tolist()
-        skipped = [positions for (positions, _), ok in zip(steps, finite, strict=True) if not ok]
-        ids = getattr(task, "ids", None)
-        return [describe_step(at.start // batch, at, rows_at(at), ids) for at in skipped[-_SHOWN:]]
-
-    def mark() -> int:
-        count = snapshots.count if snapshots else 0
-        return int(count * progress()) if budget else count * state.images // images
-
-    def save() -> None:
-        state.seconds = elapsed()
-        save_checkpoint(folder, state.images, state.tensors(), {**state.meta(), "stage": stage})
-
-    def log(*, last: bool) -> None:
-        nonlocal logged, logged_steps, logged_skipped, logged_images
-        now, skipped = time.monotonic(), float(state.skipped)
-        good = logged_steps - (skipped - logged_skipped)
-        figures = {name: float(total) / good for name, total in sums.items()} if good else {}
-        line = {
-            "stage": stage,
-            "images": state.images,
-            **figures,
-            "learning_rate": optimizers[0].param_groups[0]["lr"],
-            "images_per_second": round((state.images - logged_images) / max(1e-9, now - logged), 2),
-            "seconds": round(elapsed(), 3),
-            "skipped_steps": int(skipped),
-        }
-        if skipped > logged_skipped:
-            line["skipped_rows"] = find_bad()
-        steps.clear()
-        if metrics:
-            append_metrics(metrics, line)
-            fault("after-log")
-        bar.update(0, **{name: value for name, value in figures.items() if name == "loss"})
-        # A whole training that was skipped is a failure however short it was.
-        if float(state.skipped_in_a_row) >= (min(max_skipped, -(-state.images // batch)) if last else max_skipped):
-            remedy = "Lower the learning rate, or look for bad values in the images; the last checkpoint is good"
-            last_one = name_rows(line["skipped_rows"][-1])
-            message = f"{stage}: {int(skipped)} steps had non-finite gradients, the last {last_one}"
-            raise GaldiffError(message, where=folder, remedy=remedy)
-        sums.clear()
-        logged, logged_steps, logged_skipped, logged_images = time.monotonic(), 0, skipped, state.images
+    order = RowOrder(task.rows, seed, getattr(task, "order", None))
+    length = Length(state, images=images, budget=budget, early_stopping=early_stopping)
+    steps = StepLog(state, order, stage=stage, metrics=metrics, ids=getattr(task, "ids", None))
+    plot, validate = getattr(task, "plot", None), getattr(task, "validate", None)
+    after_step = getattr(task, "after_step", lambda finite: None)
 
     def note(look: Callable[..., Mapping[str, Any] | None], *arguments: Any, prefix: str = "") -> dict[str, Any]:
         """Log what a look at the averaged weights finds."""
-        own = [p.detach().clone() for p in state.parameters]
-        with torch.no_grad():
-            torch._foreach_copy_(state.parameters, state.average.main)
-            model.eval()
-            found = {f"{prefix}{name}": value for name, value in (look(*arguments) or {}).items()}
-            model.train()
-            torch._foreach_copy_(state.parameters, own)
-        if metrics and found:
-            append_metrics(metrics, {"stage": stage, "images": state.images, **found})
-        return found
+        with state.averages_shown():
+            seen = {f"{prefix}{name}": value for name, value in (look(*arguments) or {}).items()}
+        if metrics and seen:
+            append_metrics(metrics, {"stage": stage, "images": state.images, **seen})
+        return seen
 
-    plot, validate = getattr(task, "plot", None), getattr(task, "validate", None)
-    after_step = getattr(task, "after_step", lambda finite: None)
     on_cpu = freed_memory_kept() if device.type == "cpu" else nullcontext()
     with on_cpu, stage_progress(stage, total=images, unit="images", done=state.images) as bar, signals() as caught:
-        finished, marked = spent(), mark()
+        finished, marked = length.reached, length.marks(snapshots.count) if snapshots else 0
         while not finished:
-            size = batch if budget else min(batch, images - state.images)
-            positions = range(state.images, state.images + size)
-            step = state.images // batch
-            factor = rate_factor(progress(), state.images, warmup_images, decay, decay_start)
+            positions, step = length.batch(batch), state.images // batch
+            factor = rate_factor(length.share, state.images, warmup_images, decay, decay_start)
             for optimizer, (_, share) in zip(optimizers, parts, strict=True):
                 optimizer.param_groups[0]["lr"] = learning_rate * factor * share
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                loss, figures = task.loss(rows_at(positions), positions)
-            for optimizer in optimizers:
-                optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            grads = [[p.grad for p in part if p.grad is not None] for part in trained]
-            norms = [torch.nn.utils.get_total_norm(part, foreach=True) for part in grads if part]
-            finite = torch.isfinite(torch.stack(norms)).all().float()
-            active = [optimizer for optimizer, part in zip(optimizers, grads, strict=True) if part]
-            for optimizer, norm in zip(active, norms, strict=True):
-                # Clipped by the optimizer itself, which divides by the scale in the pass that it makes anyway.
-                optimizer.grad_scale = (norm / clip).clamp(min=1.0)  # type: ignore[attr-defined]
-                optimizer.found_inf = 1 - finite  # type: ignore[attr-defined]
-                optimizer.step()
+                loss, figures = task.loss(order.at(positions), positions)
+            finite = _descend(loss, optimizers, clip)
             after_step(finite)
-            with torch.no_grad():
-                # A skipped step is one that changed nothing: its weights are averaged like any others.
-                state.average.update(state.parameters, step)
-                state.skipped += 1 - finite
-                state.skipped_in_a_row.add_(1).mul_(1 - finite)
-                for name, value in {"loss": loss, **figures}.items():
-                    value = value.detach().float()
-                    sums[name] = sums.get(name, torch.zeros_like(value)) + torch.where(finite > 0, value, 0.0)
-            before, state.images = state.images, state.images + size
-            logged_steps += 1
-            steps.append((positions, finite))
+            state.follow(step, len(positions), finite)
+            steps.add(step, positions, finite, {"loss": loss, **figures})
             if budget:
-                bar.total = round(state.images / progress())  # what the time will come to at the rate so far
-            bar.update(size)
-            finished = spent()  # once a step: what ends the loop is what is logged and saved as its end
-            if validate and validate_every and (before // validate_every < state.images // validate_every or finished):
+                bar.total = round(state.images / length.share)  # what the time will come to at the rate so far
+            bar.update(len(positions))
+            finished = length.reached  # once a step: what ends the loop is what is logged and saved as its end
+            if validate and _due(validate_every, positions, finished):
                 state.judge(note(validate, prefix="validation_")["validation_loss"])
-                finished = finished or spent()
-            if time.monotonic() - logged >= log_every or finished:
-                log(last=finished)
-            if plot and plot_every and (before // plot_every < state.images // plot_every or finished):
+                finished = finished or length.reached
+            if steps.age >= log_every or finished:
+                line = steps.write(seconds=length.seconds, learning_rate=optimizers[0].param_groups[0]["lr"])
+                bar.update(0, **{name: line[name] for name in ("loss",) if name in line})
+                # A whole training that was skipped is a failure however short it was.
+                _refuse_many(line, state, min(max_skipped, step + 1) if finished else max_skipped, folder)
+            if plot and _due(plot_every, positions, finished):
                 note(plot, folder, state.images)
-            if snapshots and isinstance(state.average, PowerAverage) and (mark() > marked or finished):
-                marked = mark()
-                snapshots.save(state.average, state.names, images=state.images, step=step + 1)
-            if before // save_every < state.images // save_every or finished or caught:
-                save()
+            if snapshots and isinstance(state.average, PowerAverage):
+                marks = length.marks(snapshots.count)
+                if marks > marked or finished:
+                    marked = marks
+                    snapshots.save(state.average, state.names, images=state.images, step=step + 1)
+            if _due(save_every, positions, finished) or caught:
+                state.seconds = length.seconds
+                save_checkpoint(folder, state.images, state.tensors(), {**state.meta(), "stage": stage})
             if caught:
                 raise Interrupted(130 if caught[0] == signal.SIGINT else 75)
     model.eval()
     return Result(state.averaged(), state.images, state.seconds, int(state.skipped), *state.best())
+
+
+def _descend(loss: Tensor, optimizers: Sequence[torch.optim.Optimizer], clip: float) -> Tensor:
+    """Take a step, unless a gradient is not finite; return whether it was taken, 1 or 0, without waiting for it."""
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    grads = [[p.grad for p in o.param_groups[0]["params"] if p.grad is not None] for o in optimizers]
+    active = [(optimizer, part) for optimizer, part in zip(optimizers, grads, strict=True) if part]
+    norms = [torch.nn.utils.get_total_norm(part, foreach=True) for _, part in active]
+    finite = torch.isfinite(torch.stack(norms)).all().float()
+    for (optimizer, _), norm in zip(active, norms, strict=True):
+        # Clipped by the optimizer itself, which divides by the scale in the pass that it makes anyway.
+        optimizer.grad_scale = (norm / clip).clamp(min=1.0)  # type: ignore[attr-defined]
+        optimizer.found_inf = 1 - finite  # type: ignore[attr-defined]
+        optimizer.step()
+    return finite
+
+
+def _due(every: int | None, positions: range, finished: bool) -> bool:
+    """Whether a step went past a multiple of so many images, or is the last one."""
+    return bool(every) and (finished or positions.start // every < positions.stop // every)  # type: ignore[operator]
+
+
+def _refuse_many(line: Mapping[str, Any], state: TrainingState, limit: int, folder: Path) -> None:
+    """Raise a `GaldiffError` where as many steps in a row were skipped."""
+    if float(state.skipped_in_a_row) >= limit:
+        remedy = "Lower the learning rate, or look for bad values in the images; the last checkpoint is good"
+        last = name_rows(line["skipped_rows"][-1])
+        message = f"{line['stage']}: {line['skipped_steps']} steps had non-finite gradients, the last {last}"
+        raise GaldiffError(message, where=folder, remedy=remedy)

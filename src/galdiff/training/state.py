@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -58,6 +59,26 @@ class TrainingState:
     def worse_in_a_row(self) -> int:
         """Validations since the best."""
         return int(self._judged["worse_in_a_row"])
+
+    @torch.no_grad()
+    def follow(self, step: int, images: int, finite: Tensor) -> None:
+        """Follow a step of so many images; ``finite`` is 0 where it was skipped, a tensor that nobody waits for."""
+        # A skipped step is one that changed nothing: its weights are averaged like any others.
+        self.average.update(self.parameters, step)
+        self.skipped += 1 - finite
+        self.skipped_in_a_row.add_(1).mul_(1 - finite)
+        self.images += images
+
+    @contextmanager
+    def averages_shown(self) -> Iterator[None]:
+        """Put the averaged weights into the model, for as long as it lasts, without gradients."""
+        own = [p.detach().clone() for p in self.parameters]
+        with torch.no_grad():
+            torch._foreach_copy_(self.parameters, self.average.main)
+            self.model.eval()
+            yield
+            self.model.train()
+            torch._foreach_copy_(self.parameters, own)
 
     def judge(self, loss: float) -> None:
         """Keep the averages if their validation loss is the least so far."""
