@@ -204,11 +204,9 @@ class TestFound:
         assert found.freedom == 199
 
     def test_the_shares_scatter_as_their_errors_say(self):
-        floor = VoteComparison(*barred(4000, 1), BARS, simulations=1).intercepts()
-        found = [
-            VoteComparison(*barred(1000, seed), BARS, simulations=1).found(floor, np.ones(1000))[0]
-            for seed in range(40)
-        ]
+        line = VoteComparison(*barred(4000, 1), BARS, simulations=1).intercepts()
+        drawn = (VoteComparison(*barred(1000, seed), BARS, simulations=1) for seed in range(40))
+        found = [rows.found(line, np.ones(1000))[0] for rows in drawn]
         error = vote_figures(*barred(1000, 0), *barred(4000, 1), BARS, draws=2)[-2].error
         assert np.std(found) == pytest.approx(error, rel=0.4)
 

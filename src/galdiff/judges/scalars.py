@@ -168,5 +168,6 @@ def recovery_figures(
             figures.append(Figure.too_few(title, n, protocol, few))
             continue
         number, error, low, low_error = numbers
-        figures.append(Figure(title, number, error, low, n, protocol, note=note, floor_error=low_error, ideal=None))
+        known: dict[str, Any] = {"note": note, "floor_error": low_error, "ideal": None, "freedom": draws - 1}
+        figures.append(Figure(title, number, error, low, n, protocol, **known))
     return figures

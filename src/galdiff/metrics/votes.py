@@ -17,8 +17,8 @@ the mean of a Dirichlet posterior with a flat prior, it is seen by the slope thr
 .. math:: \hat\beta = \frac{\sum_i w_i f_i (p_i - c)}{\sum_i w_i f_i^2}, \qquad
           \sigma(\hat\beta) \approx \frac{\sigma_p}{\sqrt{\sum_i w_i f_i^2}},
 
-which falls in proportion: a tenth of the bars missing is a tenth of :math:`\beta`. However well they are read, a share m
-missing of n objects stands out by no more than :math:`\sqrt{n m / (1 - m)}` standard deviations, the binomial ones.
+which falls in proportion: a tenth of the bars missing is a tenth of :math:`\beta`. However well they are read, a share
+m missing of n objects stands out by no more than :math:`\sqrt{n m / (1 - m)}` standard deviations, the binomial ones.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from torch import Tensor
 from galdiff.errors import DataError
 from galdiff.schema.trees import QuestionTree
 
-__all__ = ["STATISTICS", "VoteComparison", "dirichlet_multinomial_nll", "vote_calibration"]
+__all__ = ["FOUND", "STATISTICS", "VoteComparison", "dirichlet_multinomial_nll", "vote_calibration"]
 
 BINS = 10
 _SIGMA = {"68": 0.6827, "95": 0.9545}
