@@ -189,17 +189,16 @@ def barred(n, seed, *, missing=0.0, separation=2.3):
 
 
 class TestFound:
-    def figures(self, **defect):
-        figures = vote_figures(*barred(4000, 0, **defect), *barred(4000, 1), BARS, draws=20)
-        return {f.name: f for f in figures}
-
     def test_a_tenth_of_the_bars_is_missed_among_four_thousand_galaxies(self):
         """By a judge with an area under the ROC curve of 0.99, at the level of a page of fifty figures."""
-        (good, bad), z = (self.figures(separation=3.3), self.figures(separation=3.3, missing=0.1)), 3.6
-        assert good["votes_found[yes]"].verdict(z) == "pass"
-        assert bad["votes_found[yes]"].verdict(z) in ("look", "fail")
-        assert bad["votes_bias[bar]"].verdict(z) == "pass"
+        real = barred(4000, 1, separation=3.3)
+        good, bad = (
+            {f.name: f for f in vote_figures(*barred(4000, 0, separation=3.3, missing=m), *real, BARS, draws=2)}
+            for m in (0.0, 0.1)
+        )
+        assert good["votes_found[yes]"].verdict(3.6) == "pass"
         found = bad["votes_found[yes]"]
+        assert found.verdict(3.6) in ("look", "fail")
         assert found.value / found.floor == pytest.approx(0.9, abs=0.05)
         assert found.freedom == 199
 

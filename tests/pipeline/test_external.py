@@ -216,10 +216,10 @@ class TestConditions:
         monkeypatch.setattr(Classifier, "fit", lambda self, *a, seen=64, **k: fit(self, *a, seen=64, **k))
 
     def write(self, folder, seed):
-        """Write 120 rings, of two classes, in folders."""
+        """Write 160 rings, of two classes, in folders."""
         rng = np.random.default_rng(seed)
         r = np.hypot(*(np.mgrid[:24, :24] - 11.5))
-        for k in range(120):
+        for k in range(160):
             name = ("no_sub", "axion")[k % 2]
             (folder / name).mkdir(parents=True, exist_ok=True)
             image = np.exp(-0.5 * ((r - rng.uniform(5, 7)) / 2) ** 2) + 0.05 * rng.normal(size=r.shape)
@@ -239,7 +239,7 @@ class TestConditions:
         real = self.write(tmp_path / "a", 0)
         source = sources.open_images(real)
         assert source.schema.fields[0].classes == CLASSES
-        assert len(source.conditions) == source.n == 120
+        assert len(source.conditions) == source.n == 160
         np.save(real / "stranger.npy", np.zeros((24, 24)))
         assert sources.open_images(real).schema is None
         assert not conditional.shared_schema([source.schema, None]).fields
