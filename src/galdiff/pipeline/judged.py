@@ -180,7 +180,8 @@ class Judging:
         found, real = self._seen(judge, self.generated), self._seen(judge, self.real)
         figures = []
         for column, field in enumerate(fields):
-            name, options = field.name, {"reader": _PROTOCOL, "unit": field.unit, "seed": self.seed}
+            name = field.name
+            options: dict[str, Any] = {"reader": _PROTOCOL, "unit": field.unit, "seed": self.seed}
             given = (self.generated.numbers(name), real[:, column], self.real.numbers(name))
             figures += recovery_figures(found[:, column], *given, name, **options)
         return Evaluation(figures)
