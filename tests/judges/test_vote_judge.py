@@ -8,7 +8,7 @@ from scipy.stats import beta, betabinom, binom, dirichlet_multinomial
 from galdiff.errors import DataError
 from galdiff.judges import VoteHead, VoteJudge, vote_figures
 from galdiff.metrics import dirichlet_multinomial_nll, vote_calibration
-from galdiff.metrics.votes import STATISTICS
+from galdiff.metrics.votes import STATISTICS, VoteComparison
 from galdiff.schema.trees import GZ2_TREE, QuestionTree
 
 TREE = QuestionTree.from_dict(
@@ -163,7 +163,7 @@ class TestCalibration:
 def test_figures_have_errors_and_floors():
     (alpha, votes, mask), (real, given, known) = population(600, 7), population(600, 8)
     figures = {f.name: f for f in vote_figures(alpha, votes, mask, real, given, known, TREE)}
-    assert len(figures) == 3 * len(STATISTICS)
+    assert len(figures) == 3 * len(STATISTICS) + len(TREE.answers)
     for figure in figures.values():
         assert figure.status == "ok"
         assert abs(figure.value - figure.floor) < 6 * figure.error + 0.02
@@ -171,6 +171,51 @@ def test_figures_have_errors_and_floors():
     few = vote_figures(alpha[:20], votes[:20], mask[:20], real, given, known, TREE)
     assert {f.status for f in few} == {"too few"}
     assert all(f.value is None for f in few)
+
+
+BARS = QuestionTree.from_dict({"name": "bars", "questions": {"bar": [["yes", "yes", None], ["no", "no", None]]}})
+
+
+def barred(n, seed, *, missing=0.0, separation=2.3):
+    """Draw the votes on galaxies, a fifth barred, and a judge's reading of images of which some lack the bar."""
+    rng = np.random.default_rng(seed)
+    bar = rng.random(n) < 0.2
+    total = rng.integers(2, 30, n)
+    yes = rng.binomial(total, np.where(bar, rng.beta(12, 4, n), rng.beta(2, 14, n)))
+    shown = bar & (rng.random(n) >= missing)
+    odds = separation * (shown * separation + rng.normal(size=n) - separation / 2) + np.log(0.2 / 0.8)
+    p = 0.12 + 0.63 / (1 + np.exp(-odds))  # the fraction that such odds let expect
+    return 10 * np.stack([p, 1 - p], axis=1), np.stack([yes, total - yes], axis=1), np.ones((n, 1), bool)
+
+
+class TestFound:
+    def test_a_tenth_of_the_bars_is_missed_among_four_thousand_galaxies(self):
+        """By a judge with an area under the ROC curve of 0.99, at the level of a page of fifty figures."""
+        real = barred(4000, 1, separation=3.3)
+        good, bad = (
+            {f.name: f for f in vote_figures(*barred(4000, 0, separation=3.3, missing=m), *real, BARS, draws=2)}
+            for m in (0.0, 0.1)
+        )
+        assert good["votes_found[yes]"].verdict(3.6) == "pass"
+        found = bad["votes_found[yes]"]
+        assert found.verdict(3.6) in ("look", "fail")
+        assert found.value / found.floor == pytest.approx(0.9, abs=0.05)
+        assert found.freedom == 199
+
+    def test_the_shares_scatter_as_their_errors_say(self):
+        line = VoteComparison(*barred(4000, 1), BARS, simulations=1).intercepts()
+        drawn = (VoteComparison(*barred(1000, seed), BARS, simulations=1) for seed in range(40))
+        found = [rows.found(line, np.ones(1000))[0] for rows in drawn]
+        error = vote_figures(*barred(1000, 0), *barred(4000, 1), BARS, draws=2)[-2].error
+        assert np.std(found) == pytest.approx(error, rel=0.4)
+
+    def test_other_asks_of_the_same_judge_have_the_same_slope(self):
+        """Fewer barred galaxies asked for is no defect."""
+        line = VoteComparison(*barred(20_000, 3), BARS, simulations=1).intercepts()
+        rows = VoteComparison(*barred(20_000, 4), BARS, simulations=1)
+        few = np.where(rows.asked[:, 0] > 0.5, 0.5, 1.0)
+        both = [rows.found(line, times)[0] for times in (np.ones(len(rows)), few)]
+        assert both[0] == pytest.approx(both[1], rel=0.1)
 
 
 class TestJudge:

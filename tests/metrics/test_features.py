@@ -1,5 +1,6 @@
 """Feature spaces: each protocol's own resizing, the network of 2015 by name, and one rendering for all images."""
 
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -17,7 +18,7 @@ from torch.nn import functional
 from galdiff.errors import CheckpointError, DataError, ResourceError
 from galdiff.metrics import Rendering, feature_space, frechet_distance, physical_features
 from galdiff.metrics.features import DINOv2Features, InceptionFeatures, PhysicalFeatures, networks
-from galdiff.metrics.features.inception import Inception
+from galdiff.metrics.features.inception import Inception, load_inception
 from galdiff.metrics.features.resizing import RESIZERS, resize_antialiased, resize_clean, resize_tf
 
 
@@ -114,6 +115,31 @@ class TestInception:
         classes = sum(p.numel() for p in network.fc.parameters())
         assert sum(p.numel() for p in network.parameters()) - classes == 23_834_568 - 2_049_000
         assert classes == 2049 * 1008
+
+    def test_its_names_and_shapes_are_those_of_the_published_files(self):
+        """Digest of the state of torch-fidelity's 0.4.0 and pytorch-fid's 0.3.0 networks, which have the same."""
+        state = Inception().state_dict()
+        lines = [f"{name} {tuple(value.shape)}" for name, value in sorted(state.items())]
+        assert len(lines) == 566
+        digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        assert digest == "760681d791cb624e1bf7a2e802a68933dd17aa5e3109fcf498d9dfa521bc10d7"
+
+    @pytest.mark.parametrize("kind", ["as today", "as in 2018", "without counters", "safetensors"])
+    def test_weights_are_read_from_files_of_any_age(self, kind, weights, tmp_path):
+        """PyTorch's older format, and batch norms that do not count their batches, as converted weights have them."""
+        state = torch.load(weights, weights_only=True)
+        path = tmp_path / ("w.safetensors" if kind == "safetensors" else "w.pth")
+        if kind in ("without counters", "safetensors"):
+            state = {name: value for name, value in state.items() if "num_batches" not in name}
+        if kind == "safetensors":
+            save_file(state, path)
+        else:
+            torch.save(state, path, _use_new_zipfile_serialization=kind != "as in 2018")
+        network, digest = load_inception(path)
+        found = network.state_dict()
+        assert all(torch.equal(found[name], value) for name, value in state.items())
+        assert not network.training
+        assert len(digest) == 8
 
     def test_features_are_torch_fidelitys_from_the_same_file(self, weights, fidelity):
         theirs = fidelity("feature_extractor_inceptionv3").FeatureExtractorInceptionV3("x", ["2048"], str(weights))

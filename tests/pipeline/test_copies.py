@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from galdiff.latents import CutoutStore
+from galdiff.metrics.features import PhysicalFeatures
 from galdiff.metrics.neighbours import pose
-from galdiff.pipeline.copies import copies
+from galdiff.pipeline.copies import copies, copies_in_features
 from galdiff.schema.conditions import Conditions, ConditionSchema
 
 
@@ -70,3 +71,45 @@ def test_few_images_have_no_figures(store):
     found = copies(blobs(20, 3), blobs(20, 4), store, stretch=torch.sqrt)
     assert {f.status for f in found.figures} == {"too few"}
     assert not found.curves
+
+
+@pytest.fixture(scope="module")
+def space(store):
+    space = PhysicalFeatures()
+    space.fit(store.images(store.rows("train")), "display")
+    return space
+
+
+class TestFeatures:
+    def found(self, store, space, generated, held_out, **options):
+        return copies_in_features(generated, held_out, store, space, rows=store.rows("train"), **options)
+
+    def test_turned_copies_are_nearer_than_held_out_images(self, store, space):
+        """Physical features do not change in a quarter turn, so that copies are at no distance at all."""
+        generated, rows = blobs(80, 1), [3, 70, 200]
+        generated[:3] = np.rot90(store.images(np.array(rows)), axes=(2, 3))
+        found = self.found(store, space, generated, blobs(100, 2))
+        rate = {f.name: f for f in found.figures}["memorisation_replication_rate[physical-10]"]
+        assert 3 / 80 <= rate.value < 8 / 80
+        assert "all 250 training images" in rate.protocol
+        shown = found.curves
+        assert (shown["feature_pair_distance"][:3] < 0.1 * shown["feature_pair_held_out_distance"][0]).all()
+        pictures = {tuple(image.ravel()) for image in shown["feature_pair_training"][:3].to_numpy()}
+        assert pictures == {tuple(image.ravel()) for image in store.images(np.array(rows))}
+
+    def test_images_of_one_population_are_at_the_floor(self, store, space):
+        found = self.found(store, space, blobs(100, 3), blobs(100, 4))
+        assert [f.verdict(4.0) for f in found.figures] == ["pass"] * 3
+
+    def test_arrays_and_stores_are_the_same_training_images(self, store, space):
+        generated, held_out, rows = blobs(60, 3), blobs(60, 4), store.rows("train")
+        a = self.found(store, space, generated, held_out)
+        b = copies_in_features(generated, held_out, store.images(rows), space)
+        assert [f.value for f in a.figures] == [f.value for f in b.figures]
+        few = self.found(store, space, generated, held_out, limit=100)
+        assert "100 of 250 training images" in few.figures[0].protocol
+        assert (few.curves["feature_pair_held_out_distance"] >= a.curves["feature_pair_held_out_distance"]).all()
+
+    def test_few_images_have_no_figures(self, store, space):
+        found = self.found(store, space, blobs(80, 3), blobs(80, 4), limit=20)
+        assert {f.status for f in found.figures} == {"too few"}

@@ -11,10 +11,13 @@ from typer.testing import CliRunner
 
 import galdiff
 from galdiff import cli
+from galdiff.data.deeplense import CLASSES
 from galdiff.errors import DataError, GaldiffError, ResourceError
+from galdiff.judges import Classifier
 from galdiff.metrics import FeatureSpace
-from galdiff.pipeline import external
+from galdiff.pipeline import conditional, external, sources
 from galdiff.report import read_figures
+from galdiff.schema.conditions import Class, ConditionSchema
 
 runner = CliRunner()
 SIZE = 16
@@ -200,3 +203,46 @@ def test_wrong_options(arguments, words, tmp_path, monkeypatch):
     assert result.exit_code == 2
     assert words in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+class TestConditions:
+    """Both know what their lenses are: judges are trained on the real ones."""
+
+    @pytest.fixture(autouse=True)
+    def few(self, monkeypatch):
+        monkeypatch.setattr(conditional, "_TRANSFER", 64)
+        monkeypatch.setattr(conditional, "_SEEN", 64)
+        fit = Classifier.fit
+        monkeypatch.setattr(Classifier, "fit", lambda self, *a, seen=64, **k: fit(self, *a, seen=64, **k))
+
+    def write(self, folder, seed):
+        """Write 160 rings, of two classes, in folders."""
+        rng = np.random.default_rng(seed)
+        r = np.hypot(*(np.mgrid[:24, :24] - 11.5))
+        for k in range(160):
+            name = ("no_sub", "axion")[k % 2]
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            image = np.exp(-0.5 * ((r - rng.uniform(5, 7)) / 2) ** 2) + 0.05 * rng.normal(size=r.shape)
+            np.save(folder / name / f"{k}.npy", 10 * image)
+        return folder
+
+    def test_folders_of_lenses_are_judged_by_class_and_ring(self, tmp_path):
+        real, generated, train = (self.write(tmp_path / name, k) for k, name in enumerate(("a", "b", "c")))
+        figures = by_name(galdiff.evaluate(real, generated, train=train, draws=3))
+        assert figures["ring_found"].value > 0.9
+        assert {"class_auc", "transfer_accuracy", "W1_einstein_radius"} <= set(figures)
+        assert "memorisation_replication_rate[physical-10]" in figures
+        plain = by_name(galdiff.evaluate(real, generated, draws=3, judges=False, lenses=False))
+        assert not {"class_auc", "ring_found"} & set(plain)
+
+    def test_what_is_not_known_of_all_is_not_judged(self, tmp_path):
+        real = self.write(tmp_path / "a", 0)
+        source = sources.open_images(real)
+        assert source.schema.fields[0].classes == CLASSES
+        assert len(source.conditions) == source.n == 160
+        np.save(real / "stranger.npy", np.zeros((24, 24)))
+        assert sources.open_images(real).schema is None
+        assert not conditional.shared_schema([source.schema, None]).fields
+        other = ConditionSchema([Class("substructure", ("cdm", "axion"))])
+        assert not conditional.shared_schema([source.schema, other]).fields
+        assert conditional.shared_schema([source.schema, source.schema]) == source.schema

@@ -1,5 +1,7 @@
 """Judges of a run: they learn what the images show, and see where samples do not show what was asked for."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,8 @@ from galdiff.judges import MorphologyEncoder
 from galdiff.model import ImageFormat
 from galdiff.pipeline import judged
 from galdiff.pipeline.judged import EncoderFeatures, Judging, Labeled, is_lenses
-from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Votes
+from galdiff.pipeline.lenses import asked_rings
+from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Scalar, Votes
 from galdiff.schema.trees import Answer, Question, QuestionTree
 
 TREE = QuestionTree("shapes", (Question("shape", (Answer("round", "round"), Answer("long", "long"))),))
@@ -89,3 +92,68 @@ def test_lenses_are_known_by_their_classes():
     assert is_lenses(ConditionSchema([Class("substructure", classes=("no_sub", "cdm"))]))
     assert not is_lenses(ConditionSchema([Class("kind", classes=("spiral", "smooth"))]))
     assert not is_lenses(SCHEMA)
+
+
+class TestLenses:
+    """Rings whose radii were asked for, of a class by their brightness."""
+
+    SCHEMA = ConditionSchema(
+        [
+            Class("substructure", ("no_sub", "cdm")),
+            Scalar("theta_e", "arcsec", 1.0, 0.2),
+            Scalar("turn", "deg", angle=True),
+        ]
+    )
+    FORMAT = ImageFormat(("flux",), 32, "count", Linear(low=0.0, high=1.0))
+
+    def lenses(self, n, seed, *, asked=None):
+        rng = np.random.default_rng(seed)
+        theta, label = rng.uniform(0.7, 1.4, n), rng.integers(0, 2, n)
+        r = np.hypot(*(np.mgrid[:32, :32] - 15.5))
+        images = (1 + label)[:, None, None] * np.exp(-0.5 * (r - 8 * theta[:, None, None]) ** 2 / 4)
+        images = images + 0.05 * rng.normal(size=images.shape)
+        values = {
+            "substructure": torch.from_numpy(label),
+            "theta_e": torch.from_numpy(theta if asked is None else asked(theta)).float(),
+            "turn": torch.zeros(n),
+        }
+        known = Conditions(values, {name: torch.ones(n, dtype=torch.bool) for name in values})
+        return Labeled(images[:, None].astype(np.float32), known)
+
+    def judging(self, n=600, **options):
+        return Judging(self.FORMAT, self.SCHEMA, self.lenses(n, 0), self.lenses(200, 1), self.lenses(200, 2, **options))
+
+    def test_rings_are_as_large_as_was_asked_for(self):
+        figures = {f.name: f for f in asked_rings(self.judging())}
+        slope = figures["recovered_slope[theta_e by ring]"]
+        assert slope.value == pytest.approx(1, abs=0.02)
+        assert "scale of the median training lens" in slope.protocol
+        assert {f.verdict(4.0) for f in figures.values()} == {"pass"}
+        wrong = {f.name: f for f in asked_rings(self.judging(asked=lambda theta: 2.1 - theta))}
+        assert wrong["recovered_slope[theta_e by ring]"].value < -0.9
+
+    def test_a_known_pixel_scale_is_taken(self):
+        judging = replace(self.judging(), image_format=replace(self.FORMAT, pixel_scale=0.25))
+        bias = {f.name: f for f in asked_rings(judging)}["recovered_bias[theta_e by ring]"]
+        assert bias.value == pytest.approx(1.0, abs=0.2)  # rings of 8 pixels are 2" and not 1"
+        assert "pixel scale of the data" in bias.protocol
+
+    def test_other_conditions_have_no_rings(self, sets):
+        assert not asked_rings(Judging(FORMAT, SCHEMA, *sets, sets[1]))
+
+    def test_numbers_are_read_but_angles_are_not(self):
+        names = [f.name for f in self.judging().scalars(640).figures]
+        assert names == [f"recovered_{s}[theta_e]" for s in ("slope", "bias", "scatter")]
+        few = self.judging(100).scalars(640).figures
+        assert [(f.name, f.status) for f in few] == [("recovered_slope[theta_e]", "too few")]
+
+    def test_classes_are_carried_over_to_real_images(self):
+        figures = {f.name: f for f in self.judging().classes(transfer=320).figures}
+        assert {"class_auc", "class_calibration_error", "transfer_accuracy", "transfer_auc"} <= set(figures)
+        assert figures["transfer_auc"].verdict(4.0) in ("pass", "look")
+        assert "transfer_auc" not in {f.name for f in self.judging().classes().figures}
+
+    def test_without_judges_unknown_values_are_nan(self):
+        part = self.lenses(5, 0)
+        part.conditions.masks["theta_e"][2] = False
+        assert np.isnan(part.numbers("theta_e")).tolist() == [False, False, True, False, False]

@@ -123,6 +123,8 @@ def evaluate(
     unit: Annotated[str | None, typer.Option(help="Of the pixel values: display, or a FITS unit.")] = None,
     limit: Annotated[int, typer.Option("-n", "--limit", min=2, help="Images of each at most.")] = 10_000,
     any_range: Annotated[bool, typer.Option("--any-range", help="Let the ranges of pixel values differ.")] = False,
+    lenses: Annotated[bool | None, typer.Option(help="Measure rings of strong lenses; by default by class.")] = None,
+    judges: Annotated[bool, typer.Option(help="Train judges of conditions, where all images have them.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     device: Device = None,
     debug: Debug = False,
@@ -151,6 +153,8 @@ def evaluate(
             "unit": unit,
             "limit": limit,
             "any_range": any_range,
+            "lenses": lenses,
+            "judges": judges,
             "seed": seed,
         }
         options |= {"train": train, "features": features or (), "device": device or "auto"}

@@ -169,6 +169,19 @@ class EvaluationSpec(Section):
     votes: CountOrZero = Field(
         default=16_000, description="Images that a judge of votes sees in training; 0: no such judge."
     )
+    scalars: CountOrZero = Field(
+        default=16_000, description="Images that a judge of scalar conditions sees in training; 0: no such judge."
+    )
+    transfer: CountOrZero = Field(
+        default=8_000,
+        description="Images that judges of classes see in training on samples, and on as many real images, before both "
+        "are tested on held-out ones; 0: none.",
+    )
+    ellipsoids: CountOrZero = Field(
+        default=0,
+        description="Lenses, of samples and of real ones, that an isothermal ellipsoid is fitted to, about a second "
+        "each; 50 or more for figures. Needs galdiff[lenses].",
+    )
     encoder: CountOrZero = Field(
         default=8_000,
         description="Images that the morphology encoder, a feature space of the run, sees in training; 0: no encoder.",
@@ -177,7 +190,7 @@ class EvaluationSpec(Section):
 
     def settings(self) -> dict[str, Any]:
         """Return what the evaluation depends on; earlier runs depend on no key that came later."""
-        later = ("features", "votes", "encoder", "memorisation")
+        later = ("features", "votes", "scalars", "transfer", "ellipsoids", "encoder", "memorisation")
         usual = {name for name in later if getattr(self, name) == EvaluationSpec.model_fields[name].default}
         return self.model_dump(exclude=usual)
 

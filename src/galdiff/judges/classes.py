@@ -21,6 +21,8 @@ __all__ = ["class_figures", "transfer_figures"]
 
 MINIMUM = 10
 """Objects of a class, on either side, below which its figures are "too few"."""
+_TRANSFER = ("transfer_accuracy", "transfer_auc")
+_DRAWS = 100
 Statistic = Callable[[np.ndarray, np.ndarray], float]
 
 
@@ -70,7 +72,7 @@ def class_figures(
 
     def measure(name: str, statistic: Statistic, ready: bool, protocol: str, note: str = "") -> Figure:
         if not ready:
-            return Figure(name, None, None, None, n, protocol, "too few", f"needs {MINIMUM} of a class", ideal=None)
+            return Figure.too_few(name, n, protocol, f"needs {MINIMUM} of a class")
 
         def error(x: np.ndarray, y: np.ndarray) -> float:
             picks = (rng.integers(0, len(x), len(x)) for _ in range(draws))
@@ -127,29 +129,35 @@ def transfer_figures(
     -------
     list of Figure
         ``transfer_accuracy`` (balanced) and ``transfer_auc`` (mean over the classes), both on held-out real images; the
-        floor is a judge trained on as many real images.
+        floor is the mean of two judges, each trained on as many real images. Errors are of a bootstrap over the
+        held-out images, and of how the two differ.
     """
     y, t = np.asarray(labels), np.asarray(truth)
     n, classes = min(len(asked), len(y)), [c for c in range(len(field.classes)) if (t == c).sum() >= MINIMUM]
-    names = ("transfer_accuracy", "transfer_auc")
     protocol = f"judge trained on {n} generated images, tested on held-out real ones; floor: trained on as many real"
     if n < MINIMUM * len(field.classes) or len(classes) < 2:
         note = f"needs {MINIMUM} of a class"
-        return [Figure(name, None, None, None, len(t), protocol, "too few", note) for name in names]
-    rows = np.sort(np.random.default_rng(seed).permutation(len(y))[:n])
-    measured = []
-    for images, known in ((np.asarray(generated)[:n], np.asarray(asked)[:n]), (np.asarray(train)[rows], y[rows])):
-        judge = Classifier(images.shape[1], len(field.classes)).fit(images, known, seed=seed, seen=seen, field=field)
-        probabilities = judge.predict(held_out)
-        frequency = np.bincount(known, minlength=len(field.classes)).clip(min=1)
-        accuracy = balanced_accuracy((probabilities / frequency).argmax(1), t, minimum=MINIMUM)
-        measured.append((accuracy, _macro(probabilities, t, classes)))
-    (value, area), (floor, floor_area) = measured
-    # The error is that of a share of the held-out images; training has one of its own.
-    error = float(np.sqrt(value * (1 - value) / len(t)))
+        return [Figure.too_few(name, len(t), protocol, note) for name in _TRANSFER]
+    rng = np.random.default_rng(seed)
+    lessons = [(np.asarray(generated)[:n], np.asarray(asked)[:n])]
+    lessons += [(np.asarray(train)[rows], y[rows]) for rows in (np.sort(rng.permutation(len(y))[:n]) for _ in range(2))]
+    picks = [np.arange(len(t)), *(rng.integers(0, len(t), len(t)) for _ in range(_DRAWS))]
+    found = []
+    for number, (images, known) in enumerate(lessons):
+        judge = Classifier(images.shape[1], len(field.classes))
+        p = judge.fit(images, known, seed=seed + number, seen=seen, field=field).predict(held_out)
+        chosen = (p / np.bincount(known, minlength=len(field.classes)).clip(min=1)).argmax(1)
+        found.append([(balanced_accuracy(chosen[i], t[i]), _macro(p[i], t[i], classes)) for i in picks])
+    (values, *reals) = np.array(found)
+    floors = np.mean(reals, axis=0)
+    # Two trainings that differ by chance: the half of their difference squared is the variance of one.
+    trained = np.abs(reals[0][0] - reals[1][0]) / np.sqrt(2)
+    error = np.hypot(np.nanstd(values[1:], axis=0), trained)
+    floor_error = np.hypot(np.nanstd(floors[1:], axis=0), trained / np.sqrt(2))
+    columns = zip(_TRANSFER, values[0], error, floors[0], floor_error, strict=True)
     return [
-        Figure(names[0], value, error, floor, len(t), protocol),
-        Figure(names[1], area, None, floor_area, len(t), protocol),
+        Figure(name, float(v), float(e), float(f), len(t), protocol, floor_error=float(fe), ideal=None)
+        for name, v, e, f, fe in columns
     ]
 
 

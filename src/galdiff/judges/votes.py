@@ -7,6 +7,7 @@ teach nothing, and those that few were asked teach little.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from galdiff.errors import DataError
 from galdiff.judges.body import Body, train
 from galdiff.metrics.figure import Figure
-from galdiff.metrics.votes import STATISTICS, VoteComparison, dirichlet_multinomial_nll
+from galdiff.metrics.votes import FOUND, STATISTICS, VoteComparison, dirichlet_multinomial_nll
 from galdiff.nn.dihedral import dihedral, is_reflection
 from galdiff.randomness import integers
 from galdiff.schema.trees import QuestionTree
@@ -29,6 +30,7 @@ LOWEST, HIGHEST = 0.02, 500.0
 some galaxies and plainly absent in others, which the judge cannot tell apart."""
 MINIMUM = 30
 """Galaxies, counted by reach, below which the figures of a question are "too few"."""
+_FREEDOM = 199  # draws, less one, of what is quick to draw
 
 
 class VoteHead(nn.Module):
@@ -176,27 +178,35 @@ def vote_figures(
     Returns
     -------
     list of Figure
-        ``votes_<statistic>[<question>]`` for every statistic of `vote_calibration`, with bootstrap errors.
+        ``votes_<statistic>[<question>]`` for every statistic of `vote_calibration`, with bootstrap errors, and
+        ``votes_found[<answer>]``, which sees few objects without what they were asked for (`galdiff.metrics.votes`).
     """
     rng = np.random.default_rng(seed)
-    measured = []
-    for given in ((generated, asked, asked_mask), (real, votes, mask)):
-        rows = VoteComparison(*given, tree, seed=seed)
+    sets = [VoteComparison(*given, tree, seed=seed) for given in ((generated, asked, asked_mask), (real, votes, mask))]
+    measured, found, intercepts = [], [], sets[1].intercepts()
+    for rows in sets:
         # Drawing rows with replacement is drawing how often each counts.
-        drawn = [rows.summary(rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)))) for _ in range(draws)]
+        once, odds = np.ones(len(rows)), np.full(len(rows), 1 / len(rows))
+        drawn = [rows.summary(rng.multinomial(len(rows), odds)) for _ in range(draws)]
         spread = xr.concat([d[list(STATISTICS)] for d in drawn], dim="draw").std("draw", skipna=True)
-        measured += [rows.summary(np.ones(len(rows))), spread]
-    value, _, floor, _ = measured
+        measured += [rows.summary(once), spread]
+        slopes = [rows.found(intercepts, rng.multinomial(len(rows), odds)) for _ in range(_FREEDOM + 1)]
+        found += [rows.found(intercepts, once), np.std(slopes, axis=0)]
     figures = []
     for q, question in enumerate(tree.questions):
-        n = int(min(value["galaxies"][q], floor["galaxies"][q]))
+        n = int(min(measured[0]["galaxies"][q], measured[2]["galaxies"][q]))
         for name, protocol in STATISTICS.items():
-            title = f"votes_{name}[{question.name}]"
-            if n < MINIMUM:
-                note = f"asked of {n} galaxies, {MINIMUM} needed"
-                figures.append(Figure(title, None, None, None, n, protocol, "too few", note, ideal=None))
-            else:
-                number, error, low, low_error = (float(d[name][q]) for d in measured)
-                protocol = f"{protocol}; weighted by reach"
-                figures.append(Figure(title, number, error, low, n, protocol, floor_error=low_error, ideal=None))
+            numbers = [float(d[name][q]) for d in measured]
+            figures.append(_figure(f"votes_{name}[{question.name}]", numbers, n, f"{protocol}; weighted by reach"))
+    asked_for = np.min([(rows.weight * rows.asked).sum(axis=0) for rows in sets], axis=0)
+    for a, answer in enumerate(tree.answers):
+        numbers, title = [float(x[a]) for x in found], f"votes_found[{answer.name}]"
+        figures.append(_figure(title, numbers, int(asked_for[a]), FOUND, freedom=_FREEDOM))
     return figures
+
+
+def _figure(name: str, numbers: Sequence[float], n: int, protocol: str, **known: Any) -> Figure:
+    if n < MINIMUM:
+        return Figure.too_few(name, n, protocol, f"asked of {n} galaxies, {MINIMUM} needed")
+    value, error, floor, floor_error = numbers
+    return Figure(name, value, error, floor, n, protocol, floor_error=floor_error, ideal=None, **known)

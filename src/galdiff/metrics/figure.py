@@ -13,7 +13,7 @@ floors,
 
 Between the two somebody should look. Where the ideal is a measurement on real images itself, :math:`d_0` is zero and
 both errors count as they are. z is the quantile of :math:`1 - \alpha / m` for m figures (Bonferroni) of Student's t,
-since errors come from some twenty draws: real images seldom fail to pass a whole page.
+since errors come from some twenty draws, unless a figure says otherwise: real images seldom fail to pass a whole page.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ Verdict = Literal["pass", "look", "fail", "open"]
 ALPHA = 0.01
 """Nominal chance that real images do not pass a whole page of figures."""
 _TOLERATED = 3.0
-_FREEDOM = 19  # of errors from 20 draws
 RULE = (
     "pass: no farther from the ideal than real images are from each other, within the error bars; "
     f"look: farther, but not beyond {_TOLERATED:g} times that; fail: beyond, error bars included; open: no error bars. "
@@ -64,6 +63,8 @@ class Figure:
         Standard deviation of the floor, over splits of the real images.
     ideal : float or None
         What the figure would be for a perfect model and infinitely many images; None where it is the floor itself.
+    freedom : int
+        Degrees of freedom of the errors: draws less one.
     """
 
     name: str
@@ -76,6 +77,12 @@ class Figure:
     note: str = ""
     floor_error: float | None = None
     ideal: float | None = 0.0
+    freedom: int = 19
+
+    @classmethod
+    def too_few(cls, name: str, n: int, protocol: str, note: str, *, ideal: float | None = None) -> Self:
+        """Return what stands in place of a figure of too few images; the note says how many it takes."""
+        return cls(name, None, None, None, n, protocol, "too few", note, ideal=ideal)
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
@@ -115,5 +122,4 @@ def judge(figures: Sequence[Figure], *, alpha: float = ALPHA) -> list[Verdict]:
         Nominal chance that real images do not pass all of them.
     """
     judged = sum(figure.verdict(0.0) != "open" for figure in figures)
-    z = float(student.isf(alpha / max(judged, 1), _FREEDOM))
-    return [figure.verdict(z) for figure in figures]
+    return [figure.verdict(float(student.isf(alpha / max(judged, 1), figure.freedom))) for figure in figures]

@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
-from torch.nn import functional
 
 from galdiff.errors import DataError
-from galdiff.metrics.arrays import as_images
-from galdiff.metrics.overlap import annulus_weights
+from galdiff.metrics.arrays import as_square_images
+from galdiff.metrics.isophotes import centers_of
+from galdiff.metrics.overlap import annulus_sums, annulus_weights
 from galdiff.metrics.residuals import residual
 from galdiff.metrics.spectra import power_spectrum
 
@@ -44,8 +43,8 @@ def einstein_radius(
     pixel_scale : float
         Side of a pixel [arcsec].
     center : {"stamp", "centroid"} or array_like
-        Center of the ring: the middle of the stamp, the centroid of the light above the noise, or positions
-        ``(sample, 2)`` as (y, x) from the middle [pixel].
+        Center of the ring, as of `radial_profile`: the stamps' centers, the flux centroids, or rows and columns
+        ``(sample, 2)``, where 0 is the middle of the first pixel.
     noise_rms : array_like, optional
         Standard deviation of the noise of the mean band, a number or ``(sample,)``; by default measured in the corners.
 
@@ -60,20 +59,21 @@ def einstein_radius(
     DataError
         For images that are not square, or a center that is not known.
     """
-    x = as_images(images).double().mean(dim=1)
+    x = as_square_images(images).double().mean(dim=1)
     n, size = x.shape[0], x.shape[-1]
-    if x.shape[-2] != size or size < 8:
-        raise DataError(f"images are {x.shape[-1]} x {x.shape[-2]} pixels, not square, of 8 or more")
+    if size < 8:
+        raise DataError(f"images are {size} x {size} pixels, not of 8 or more")
     grid = torch.arange(size, device=x.device, dtype=x.dtype) - (size - 1) / 2
     corner = torch.hypot(grid[:, None], grid) > size / 2
     sky = x[:, corner].median(dim=1).values
     spread = 1.4826 * (x[:, corner] - sky[:, None]).abs().median(dim=1).values
     noise = spread if noise_rms is None else torch.as_tensor(np.asarray(noise_rms), dtype=x.dtype).expand(n)
     x = x - sky[:, None, None]
-    offset = _offset(x, center, noise, grid)
-    weights = annulus_weights(size, list(range(size // 2 + 1))).to(x.device)
+    edges = torch.arange(size // 2 + 1, dtype=x.dtype, device=x.device)
+    weights = annulus_weights(size, edges.tolist()).to(x.device)
     area = weights.sum(dim=1)
-    profile = (_recentered(x, offset).flatten(1) @ weights.T) / area
+    # What an annulus off the center has outside the stamp is sky: none of its light, all of its area.
+    profile = annulus_sums(x[:, None], edges, center=centers_of(x[:, None], center, window=1.0))[0][:, 0] / area
     error = noise[:, None] * (weights.square().sum(dim=1).sqrt() / area)
 
     j = profile.argmax(dim=1).clamp(1, profile.shape[1] - 2)
@@ -116,30 +116,3 @@ def arc_residual_spectrum(images: Any, pixel_scale: float | None = None) -> xr.D
         `power_spectrum` of `residual`, under a Hann window.
     """
     return power_spectrum(residual(images), pixel_scale=pixel_scale, window="hann")
-
-
-def _offset(x: Tensor, center: Any, noise: Tensor, grid: Tensor) -> Tensor:
-    """Centers ``(n, 2)`` as (y, x) from the middle [pixel]."""
-    if isinstance(center, str):
-        if center == "stamp":
-            return x.new_zeros(len(x), 2)
-        if center == "centroid":
-            light = torch.where(x > 3 * noise[:, None, None], x, 0.0)
-            total = light.sum(dim=(1, 2)).clamp_min(1e-300)
-            return torch.stack([(light.sum(dim=2) @ grid) / total, (light.sum(dim=1) @ grid) / total], dim=1)
-        raise DataError(f"unknown center '{center}'", remedy="Known: stamp, centroid, or positions")
-    offset = torch.as_tensor(np.asarray(center), dtype=x.dtype, device=x.device)
-    if offset.shape != (len(x), 2) or not torch.isfinite(offset).all():
-        raise DataError(f"centers have shape {tuple(offset.shape)}, not ({len(x)}, 2), or are not finite")
-    return offset
-
-
-def _recentered(x: Tensor, offset: Tensor) -> Tensor:
-    """Shift images so that their centers lie in the middle, by cubic interpolation; outside is sky."""
-    if not offset.any():
-        return x
-    theta = torch.zeros(len(x), 2, 3, dtype=x.dtype, device=x.device)
-    theta[:, 0, 0] = theta[:, 1, 1] = 1
-    theta[:, :, 2] = offset.flip(1) * 2 / x.shape[-1]
-    where = functional.affine_grid(theta, [len(x), 1, *x.shape[1:]], align_corners=False)
-    return functional.grid_sample(x[:, None], where, mode="bicubic", align_corners=False)[:, 0]

@@ -9,6 +9,16 @@ distribution with concentrations :math:`\alpha`, is Dirichlet-multinomial (Walms
 
 A question that nobody was asked has probability one. Every statistic weighs a galaxy by the question's *reach*: its
 votes over those of the galaxy's question with the most.
+
+Objects that lack what was asked for are few of a set, but some share of those that were asked for it. With f the asked
+and p the predicted fraction of an answer, :math:`c + \beta f` the line of real images and w the share of the votes in
+the mean of a Dirichlet posterior with a flat prior, it is seen by the slope through that intercept,
+
+.. math:: \hat\beta = \frac{\sum_i w_i f_i (p_i - c)}{\sum_i w_i f_i^2}, \qquad
+          \sigma(\hat\beta) \approx \frac{\sigma_p}{\sqrt{\sum_i w_i f_i^2}},
+
+which falls in proportion: a tenth of the bars missing is a tenth of :math:`\beta`. However well they are read, a share
+m missing of n objects stands out by no more than :math:`\sqrt{n m / (1 - m)}` standard deviations, the binomial ones.
 """
 
 from __future__ import annotations
@@ -23,7 +33,7 @@ from torch import Tensor
 from galdiff.errors import DataError
 from galdiff.schema.trees import QuestionTree
 
-__all__ = ["STATISTICS", "VoteComparison", "dirichlet_multinomial_nll", "vote_calibration"]
+__all__ = ["FOUND", "STATISTICS", "VoteComparison", "dirichlet_multinomial_nll", "vote_calibration"]
 
 BINS = 10
 _SIGMA = {"68": 0.6827, "95": 0.9545}
@@ -36,6 +46,11 @@ STATISTICS = {
     "nll": "Dirichlet-multinomial negative log likelihood of the asked votes [nat]",
 }
 """What `vote_calibration` measures of a question, and how."""
+FOUND = (
+    "slope of the predicted on the asked fractions through the intercept of real images, weighted by votes / (votes + "
+    "answers); below the floor by the share of objects that lack what was asked for"
+)
+"""What `VoteComparison.found` measures of an answer."""
 
 
 def _members(tree: QuestionTree) -> np.ndarray:
@@ -124,6 +139,8 @@ class VoteComparison:
         self.asked = k / np.maximum(total[:, self.owner], 1e-9)
         most = np.maximum(np.where(known, total, 0).max(axis=1, keepdims=True), 1e-9)
         self.reach = np.where(known, total, 0) / most
+        answers = np.bincount(self.owner)
+        self.weight = np.where(known, total / (total + answers), 0)[:, self.owner]
         self.nll = dirichlet_multinomial_nll(torch.from_numpy(a), torch.from_numpy(k), tree).numpy()
         self.rank = _ranks(a, k, self._sum(a)[:, self.owner], total[:, self.owner], seed, simulations)
         self.order = np.argsort(self.predicted, axis=0, kind="stable")
@@ -169,6 +186,23 @@ class VoteComparison:
         data |= {name: (("answer", "bin"), values) for name, values in bins.items()}
         names = {"question": [q.name for q in self.tree.questions], "answer": [a.name for a in self.tree.answers]}
         return xr.Dataset(data, coords={k: np.asarray(v, dtype=object) for k, v in names.items()})
+
+    def intercepts(self) -> np.ndarray:
+        """Return what is predicted where nothing was asked for ``(answers,)``, by the line of least squares."""
+        total = np.maximum(self.weight.sum(axis=0), 1e-300)
+        mean_p, mean_f = ((self.weight * x).sum(axis=0) / total for x in (self.predicted, self.asked))
+        gap = self.weight * (self.asked - mean_f)
+        variance = np.maximum((gap * self.asked).sum(axis=0), 1e-300)
+        return np.asarray(mean_p - mean_f * (gap * self.predicted).sum(axis=0) / variance)
+
+    def found(self, intercepts: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """Return slopes through given intercepts ``(answers,)``, every galaxy counted so many times ``(n,)``.
+
+        NaN where nothing was asked for.
+        """
+        w = self.weight * times[:, None] * self.asked
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray((w * (self.predicted - intercepts)).sum(axis=0) / (w * self.asked).sum(axis=0))
 
     def _bins(self, share: np.ndarray) -> list[np.ndarray]:
         """Sum weights, predicted and asked fractions ``(answers, bins)``, in bins of equal weight by the predicted."""

@@ -1,4 +1,8 @@
-"""Memorisation of a run: how near its samples are to the training images, and pictures of the closest pairs."""
+"""Memorisation of a run: how near its samples are to the training images, and pictures of the closest pairs.
+
+In pixels every training image is compared in every pose; in features, which see two galaxies that are alike without a
+pixel in common, every training image or as many as may be encoded.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +14,17 @@ import numpy as np
 import xarray as xr
 
 from galdiff.latents import CutoutStore
-from galdiff.metrics import Figure, memorisation
+from galdiff.metrics import FeatureSpace, Figure, memorisation
+from galdiff.metrics.blocks import Blocks
 from galdiff.metrics.neighbours import pose
 from galdiff.pipeline.sets import Evaluation
 
-__all__ = ["copies"]
+__all__ = ["copies", "copies_in_features"]
 
 _PAIRS = 8
 _SEARCHED = 2000
 """Samples, and as many held-out images, whose neighbors are looked for: the threshold at 0.1 % needs a thousand."""
+_ENCODED = 1000  # of each in features
 _CANDIDATES = 16  # finds a copy as 50 do, and the very nearest of unrelated images nine times in ten
 _MINIMUM = 50
 _IDEAL = {"median_ratio": 1.0, "first_percentile_ratio": 1.0, "replication_rate": None}
@@ -27,6 +33,7 @@ _NOTES = {
     "first_percentile_ratio": "below 1 the closest samples are copies or merely smoother than real images",
     "replication_rate": "share of samples closer to a training image than all but 0.1 % of held-out ones",
 }
+Stretch = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,7 @@ class _Stretched:
     """Training images as networks see them: faint structure counts as well as bright cores."""
 
     store: CutoutStore
-    stretch: Callable[[np.ndarray], np.ndarray]
+    stretch: Stretch
 
     def __len__(self) -> int:
         return len(self.store)
@@ -44,12 +51,7 @@ class _Stretched:
 
 
 def copies(
-    generated: np.ndarray,
-    held_out: np.ndarray,
-    cutouts: CutoutStore,
-    *,
-    stretch: Callable[[np.ndarray], np.ndarray],
-    seed: int = 0,
+    generated: np.ndarray, held_out: np.ndarray, cutouts: CutoutStore, *, stretch: Stretch, seed: int = 0
 ) -> Evaluation:
     """Measure memorisation (`galdiff.metrics.memorisation`), in stretched pixels and against the whole training split.
 
@@ -70,23 +72,14 @@ def copies(
         ``memorisation_<figure>``; and of the closest pairs their pictures ``pair_generated`` (turned and shifted to
         match) and ``pair_training``, ``pair_distance``, and those of the held-out images, ``pair_held_out_distance``.
     """
-    generated = generated[:_SEARCHED]
-    held_out = held_out[np.random.default_rng(seed).permutation(len(held_out))[: len(generated)]]
+    generated, held_out = _as_many(generated, held_out, _SEARCHED, seed)
     protocol = "rms of stretched pixels to the nearest training image in the best of 8 turns and shifts up to 2 pixels"
-    rows, n = cutouts.rows("train"), min(len(generated), len(held_out))
-    if min(n, len(rows)) < _MINIMUM:
-        note = f"{n} images and {len(rows)} training images, {_MINIMUM} needed"
-        return Evaluation([_figure(name, (None,) * 4, n, protocol, status="too few", note=note) for name in _IDEAL])
+    rows = cutouts.rows("train")
+    if few := _too_few(generated, held_out, rows, protocol):
+        return few
+    search: dict[str, Any] = {"rows": rows, "candidates": _CANDIDATES}
     training = _Stretched(cutouts, stretch)
-    found = memorisation(
-        stretch(generated), stretch(held_out), training, rows=rows, pairs=_PAIRS, candidates=_CANDIDATES, seed=seed
-    )
-    figures = []
-    for name in _IDEAL:
-        numbers = [float(found[key].sel(figure=name)) for key in ("value", "error", "floor", "floor_error")]
-        known = tuple(x if np.isfinite(x) else None for x in numbers)
-        note = "; ".join(filter(None, (_NOTES[name], found.attrs["note"] if name == "replication_rate" else "")))
-        figures.append(_figure(name, known, n, protocol, note=note))
+    found = memorisation(stretch(generated), stretch(held_out), training, pairs=_PAIRS, seed=seed, **search)
     posed = [
         pose(generated[[sample]], int(turn), tuple(shift.tolist()))[0].numpy()
         for sample, turn, shift in zip(
@@ -96,18 +89,90 @@ def copies(
             strict=True,
         )
     ]
-    dims = ("pair", "band", "y", "x")
-    curves = {
-        "pair_generated": (dims, np.stack(posed).astype(np.float32)),
-        "pair_training": (dims, cutouts.images(found["pair_index"].to_numpy()).astype(np.float32)),
-        "pair_distance": ("pair", found["pair_distance"].to_numpy()),
-        "pair_held_out_distance": ("held_out", np.sort(found["held_out_distance"].to_numpy())),
+    pictures = {"generated": np.stack(posed), "training": cutouts.images(found["pair_index"].to_numpy())}
+    return Evaluation(_figures(found, protocol), _pairs(found, pictures, "pair"))
+
+
+def copies_in_features(
+    generated: np.ndarray,
+    held_out: np.ndarray,
+    training: CutoutStore | np.ndarray,
+    space: FeatureSpace,
+    *,
+    rows: np.ndarray | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """Measure memorisation in a feature space: nearest training image by its features.
+
+    Parameters
+    ----------
+    generated, held_out : numpy.ndarray
+        Pixel values ``(n, band, y, x)``.
+    training : CutoutStore or numpy.ndarray
+        Training images, whose features are measured in blocks.
+    space : FeatureSpace
+        Fitted on real images; distances are Euclidean, in its scale.
+    rows : numpy.ndarray, optional
+        Of the training images; all by default.
+    limit : int, optional
+        Training images that are measured, drawn at random; all by default.
+    seed : int
+        Of what is drawn, and of the bootstrap.
+
+    Returns
+    -------
+    Evaluation
+        ``memorisation_<figure>[<space>]``, and ``feature_pair_…`` as of `copies`, the samples as they are.
+    """
+    generated, held_out = _as_many(generated, held_out, _ENCODED, seed)
+    every = np.arange(len(training)) if rows is None else rows
+    chosen = np.sort(np.random.default_rng(seed).permutation(every)[:limit])
+    among = f"{len(chosen)} of {len(every)}" if len(chosen) < len(every) else f"all {len(every)}"
+    protocol = f"{space.protocol}; distance to the nearest of {among} training images"
+    if few := _too_few(generated, held_out, chosen, protocol, f"[{space.name}]"):
+        return few
+    known = np.concatenate([space(np.asarray(images, np.float32)) for _, images in Blocks(training, chosen)])
+    found = memorisation(space(generated), space(held_out), known, pairs=_PAIRS, seed=seed)
+    sample, nearest = found["pair_sample"].to_numpy(), chosen[found["pair_index"].to_numpy()]
+    images = training[nearest] if isinstance(training, np.ndarray) else training.images(nearest)
+    pictures = {"generated": generated[sample], "training": images}
+    figures = _figures(found, protocol, f"[{space.name}]")
+    return Evaluation(figures, _pairs(found, pictures, "feature_pair"))
+
+
+def _as_many(generated: np.ndarray, held_out: np.ndarray, most: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    generated = generated[:most]
+    return generated, held_out[np.random.default_rng(seed).permutation(len(held_out))[: len(generated)]]
+
+
+def _too_few(
+    generated: np.ndarray, held_out: np.ndarray, rows: np.ndarray, protocol: str, space: str = ""
+) -> Evaluation | None:
+    n = min(len(generated), len(held_out))
+    if min(n, len(rows)) >= _MINIMUM:
+        return None
+    note = f"{n} images and {len(rows)} training images, {_MINIMUM} needed"
+    few = [Figure.too_few(f"memorisation_{name}{space}", n, protocol, note, ideal=_IDEAL[name]) for name in _IDEAL]
+    return Evaluation(few)
+
+
+def _figures(found: xr.Dataset, protocol: str, space: str = "") -> list[Figure]:
+    figures, n = [], min(found.sizes["sample"], found.sizes["held_out"])
+    for name, ideal in _IDEAL.items():
+        numbers = [float(found[key].sel(figure=name)) for key in ("value", "error", "floor", "floor_error")]
+        value, error, floor, floor_error = (x if np.isfinite(x) else None for x in numbers)
+        note = "; ".join(filter(None, (_NOTES[name], found.attrs["note"] if name == "replication_rate" else "")))
+        known: dict[str, Any] = {"note": note, "floor_error": floor_error, "ideal": ideal}
+        figures.append(Figure(f"memorisation_{name}{space}", value, error, floor, n, protocol, **known))
+    return figures
+
+
+def _pairs(found: xr.Dataset, pictures: dict[str, np.ndarray], prefix: str) -> xr.Dataset:
+    curves: dict[str, Any] = {
+        f"{prefix}_{which}": ((prefix, "band", "y", "x"), images.astype(np.float32))
+        for which, images in pictures.items()
     }
-    return Evaluation(figures, xr.Dataset(curves))
-
-
-def _figure(name: str, numbers: tuple[float | None, ...], n: int, protocol: str, **more: Any) -> Figure:
-    value, error, floor, floor_error = numbers
-    return Figure(
-        f"memorisation_{name}", value, error, floor, n, protocol, floor_error=floor_error, ideal=_IDEAL[name], **more
-    )
+    curves[f"{prefix}_distance"] = (prefix, found["pair_distance"].to_numpy())
+    curves[f"{prefix}_held_out_distance"] = (f"{prefix}_held_out", np.sort(found["held_out_distance"].to_numpy()))
+    return xr.Dataset(curves)

@@ -31,6 +31,7 @@ def evaluate(
     draws: int = 20,
     minimum: int = 50,
     lenses: bool = False,
+    ellipsoids: int = 0,
 ) -> Evaluation:
     """Compare generated with held-out real images.
 
@@ -55,6 +56,8 @@ def evaluate(
         Images below which a mean curve is "too few".
     lenses : bool
         Whether the images are of strong lenses, less the light of the lens: rings are measured then.
+    ellipsoids : int
+        Lenses of each set that are fitted by an isothermal ellipsoid, about a second each.
 
     Returns
     -------
@@ -84,7 +87,8 @@ def evaluate(
     for space in spaces:
         space.fit(sample[:_REFERENCE], unit, source=source)
     images = {"real": held_out[:n], "generated": generated[:n], "floor": sample[:n]}
-    sets = Sets(images, spaces, bands, unit=unit, seed=seed, draws=draws, minimum=minimum, lenses=lenses)
+    usual = {"unit": unit, "seed": seed, "draws": draws, "minimum": minimum}
+    sets = Sets(images, spaces, bands, **usual, lenses=lenses, ellipsoids=ellipsoids)  # type: ignore[arg-type]
     parts = [family(sets) for family in FAMILIES]
     names = {"set": SETS, "band": bands, "feature": FEATURES, "statistic": MORPHOLOGY}
     # Variable-length text: the fixed-width kind has no Zarr v3 specification.

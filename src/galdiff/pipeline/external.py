@@ -10,18 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 
 from galdiff.atomic import resource_errors
 from galdiff.errors import DataError, ResourceError
 from galdiff.metrics import FeatureSpace, feature_space
+from galdiff.metrics.features import PhysicalFeatures
 from galdiff.model import resolve_device
+from galdiff.pipeline.conditional import asked_figures, shared_schema
+from galdiff.pipeline.copies import copies_in_features
 from galdiff.pipeline.evaluation import Evaluation
 from galdiff.pipeline.evaluation import evaluate as compare
+from galdiff.pipeline.judged import Labeled, is_lenses
 from galdiff.pipeline.scores import digest, write_evaluation
 from galdiff.pipeline.sources import ImageSource, open_images
 from galdiff.progress import stage_progress
 from galdiff.report import write_report
+from galdiff.schema.conditions import Conditions
 
 __all__ = ["evaluate"]
 
@@ -42,6 +48,8 @@ def evaluate(
     unit: str | None = None,
     limit: int | None = 10_000,
     any_range: bool = False,
+    lenses: bool | None = None,
+    judges: bool = True,
     seed: int = 0,
     draws: int = 20,
     device: str = "auto",
@@ -71,6 +79,12 @@ def evaluate(
         Images of each at most, drawn at random; None takes all.
     any_range : bool
         Compare also where the ranges of the pixel values say that the units differ.
+    lenses : bool, optional
+        Whether the images are of strong lenses, less the light of the lens, whose rings are measured; by default where
+        a class of theirs is one of substructure.
+    judges : bool
+        Train judges on real images and read them on generated ones, where all sources know the same conditions: runs,
+        cutout stores, datasets and folders of DeepLense. It takes minutes.
     seed : int
         Of everything random.
     draws : int
@@ -106,18 +120,31 @@ def evaluate(
     folder = None if out is None else _folder(Path(out))
     spaces = [feature_space(f, device=resolve_device(device)) if isinstance(f, str) else f for f in features]
     with stage_progress("reading", total=len(sources), unit="sets") as bar:
-        images = {}
+        parts = {}
         for role, source in sources.items():
-            images[role] = _read(source, limit, seed)
+            parts[role] = _read(source, limit, seed)
             bar.update(1)
+    images = {role: part.images for role, part in parts.items()}
     unit = sources["real"].unit or ("display" if _is_display(images) else "")
     if not any_range:
         _check_ranges(images, sources, unit)
     bands = sources["real"].bands or tuple(str(k) for k in range(sources["real"].shape[0]))
     settings: dict[str, Any] = {"bands": bands, "unit": unit, "features": spaces, "seed": seed, "draws": draws}
-    with stage_progress("evaluation", total=1, unit="pairs") as bar:
-        result = compare(images.get("train"), images["real"], images["generated"], **settings)
+    schema = shared_schema([source.schema for source in sources.values()])
+    settings["lenses"] = is_lenses(schema) if lenses is None else lenses
+    with stage_progress("evaluation", total=3, unit="parts") as bar:
+        results = [compare(images.get("train"), images["real"], images["generated"], **settings)]
         bar.update(1)
+        if train is not None:
+            space = PhysicalFeatures()
+            space.fit(images["train"], unit, source="the training images")
+            results.append(copies_in_features(images["generated"], images["real"], images["train"], space, seed=seed))
+        bar.update(1)
+        if judges and schema.fields:
+            results.append(asked_figures(parts, schema, bands=bands, unit=unit, seed=seed, draws=draws))
+        bar.update(1)
+    figures = [figure for part in results for figure in part.figures]
+    result = Evaluation(figures, xr.merge([part.curves for part in results]))
     if folder is not None:
         examples = {
             f"example_{role}": ((f"{role}_example", "band", "y", "x"), images[role][:_EXAMPLES])
@@ -162,7 +189,7 @@ def _agree(sources: Mapping[str, ImageSource]) -> dict[str, ImageSource]:
     return {role: replace(source, **known) for role, source in sources.items()}
 
 
-def _read(source: ImageSource, limit: int | None, seed: int) -> np.ndarray:
+def _read(source: ImageSource, limit: int | None, seed: int) -> Labeled:
     """Read images in random order: folders are sorted, by class or by date."""
     rows = np.random.default_rng(seed).permutation(source.n)[:limit]
     images = source.read(rows)
@@ -171,7 +198,8 @@ def _read(source: ImageSource, limit: int | None, seed: int) -> np.ndarray:
         first = int(rows[~finite].min())
         bad = int((~finite).sum())
         raise DataError(f"{bad} images have NaN or infinite pixels, the first is row {first}", where=source.name)
-    return images
+    known = Conditions({}, {}) if source.conditions is None else source.conditions[torch.from_numpy(rows)]
+    return Labeled(images, known)
 
 
 def _is_display(images: Mapping[str, np.ndarray]) -> bool:

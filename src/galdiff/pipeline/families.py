@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from galdiff.pipeline.families_curves import power, profile, residual_spectrum, spectrum, two_samples
 from galdiff.pipeline.families_features import distributions, energy, fidelity, frechet, kernel
-from galdiff.pipeline.families_objects import rings, shapes
+from galdiff.pipeline.families_objects import ellipsoids, rings, shapes
 from galdiff.pipeline.sets import Evaluation, Sets
 
 __all__ = ["FAMILIES", "Family"]
@@ -30,6 +30,7 @@ FAMILIES: tuple[Family, ...] = (
     residual_spectrum,
     shapes,
     rings,
+    ellipsoids,
     two_samples,
 )
 """What an evaluation measures."""

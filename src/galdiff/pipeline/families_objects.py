@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from galdiff.judges import fit_sie
 from galdiff.metrics import Figure, einstein_radius, morphology, wasserstein_distance
 from galdiff.pipeline.sets import SETS, Evaluation, Sets
 
-__all__ = ["MORPHOLOGY", "rings", "shapes"]
+__all__ = ["MORPHOLOGY", "ellipsoids", "rings", "shapes"]
 
 MORPHOLOGY = (
     "gini",
@@ -22,6 +23,8 @@ MORPHOLOGY = (
     "color",
 )
 """Statistics of `galdiff.metrics.morphology` that are compared."""
+_ELLIPSOID = {"einstein_radius": ("einstein_radius",), "ellipticity": ("e1", "e2"), "shear": ("gamma1", "gamma2")}
+_FWHM = 2.0  # [pixel] of well-sampled images, where it is not known; the same for all sets
 _MEASURED = 512
 """Images of a set that are measured: one takes five milliseconds."""
 
@@ -58,6 +61,22 @@ def rings(sets: Sets) -> Evaluation:
     ]
     stacked = (("set", "sample"), np.stack([radius[which] for which in SETS]), {"units": "pixel"})
     return Evaluation(figures, xr.Dataset({"einstein_radius": stacked}))
+
+
+def ellipsoids(sets: Sets) -> Evaluation:
+    """Fit isothermal ellipsoids to some lenses (`galdiff.judges.fit_sie`); nothing of other images."""
+    if not sets.lenses or not sets.ellipsoids:
+        return Evaluation([])
+    fits = {which: fit_sie(sets.images[which][: sets.ellipsoids], pixel_scale=1, psf_fwhm=_FWHM) for which in SETS}
+    good = {which: (fit["flag"] == 0).to_numpy() for which, fit in fits.items()}
+    protocol = f"singular isothermal ellipsoid with shear, PSF of {_FWHM:g} pixels, {sets.ellipsoids} at most"
+    shares = {which: found[:, None].astype(float) for which, found in good.items()}
+    figures = [_share(sets, "sie_fitted", shares, f"{protocol}, share of fits that converge within their limits")]
+    for name, columns in _ELLIPSOID.items():
+        size = {which: np.hypot.reduce([fit[c].to_numpy() for c in columns]) for which, fit in fits.items()}
+        values = {which: np.where(good[which], x, np.nan) for which, x in size.items()}
+        figures.append(_distance(sets, f"W1_sie[{name}]", values, protocol))
+    return Evaluation(figures)
 
 
 def _table(measured: xr.Dataset) -> np.ndarray:

@@ -11,11 +11,20 @@ import numpy as np
 import xarray as xr
 
 from galdiff.imageformat import ImageFormat
-from galdiff.judges import Classifier, MorphologyEncoder, VoteJudge, class_figures, vote_figures
+from galdiff.judges import (
+    Classifier,
+    MorphologyEncoder,
+    ScalarJudge,
+    VoteJudge,
+    class_figures,
+    recovery_figures,
+    transfer_figures,
+    vote_figures,
+)
 from galdiff.metrics import FeatureSpace, Figure
 from galdiff.metrics.votes import VoteComparison
 from galdiff.pipeline.sets import Evaluation
-from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Votes
+from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Scalar, Votes
 from galdiff.schema.trees import QuestionTree
 
 __all__ = ["EncoderFeatures", "Judging", "Labeled", "is_lenses"]
@@ -26,6 +35,7 @@ _LEARNED = 500
 """Training images below which judges of votes, and encoders, learn nothing that could be trusted."""
 _BINS = 10
 _FEWEST = 5.0  # galaxies that reached a question, in a bin
+_PROTOCOL = "judge trained on the training split"
 _SUBSTRUCTURE = {"no_sub", "cdm", "axion"}
 
 
@@ -76,6 +86,11 @@ class Labeled:
     def __len__(self) -> int:
         return len(self.images)
 
+    def numbers(self, name: str) -> np.ndarray:
+        """Return the values of a scalar condition, float64, NaN where it is unknown."""
+        values, known = self.conditions.values[name], self.conditions.masks[name]
+        return np.where(known.numpy(), values.numpy(), np.nan)
+
 
 @dataclass(frozen=True)
 class Judging:
@@ -104,16 +119,24 @@ class Judging:
     def _lesson(self) -> np.ndarray:
         return np.asarray(self.image_format.stretch(self.train.images))
 
-    def _seen(self, judge: Classifier | VoteJudge, labeled: Labeled) -> np.ndarray:
+    def _seen(self, judge: Classifier | ScalarJudge | VoteJudge, labeled: Labeled) -> np.ndarray:
         return judge.predict(self.image_format.stretch(labeled.images))
 
-    def classes(self) -> Evaluation:
-        """Judge the first class field: ranks, decisions and how sure they are (`class_figures`)."""
+    def classes(self, *, transfer: int = 0) -> Evaluation:
+        """Judge the first class field: ranks, decisions and how sure they are (`class_figures`).
+
+        Parameters
+        ----------
+        transfer : int
+            Images that judges see which are trained on samples, and on as many real ones (`transfer_figures`); 0 trains
+            none.
+        """
         field = next((f for f in self.schema.fields if isinstance(f, Class)), None)
         if field is None:
             return Evaluation([])
         if len(self.train) < _MINIMUM * len(field.classes) or len(self.real) < _MINIMUM:
-            return Evaluation([_too_few("class_accuracy", len(self.real), f"{len(self.train)} training images")])
+            note = f"{len(self.train)} training images"
+            return Evaluation([Figure.too_few("class_accuracy", len(self.real), _PROTOCOL, note)])
         labels, asked, truth = (
             part.conditions.values[field.name].numpy() for part in (self.train, self.generated, self.real)
         )
@@ -129,7 +152,39 @@ class Judging:
             seed=self.seed,
         )
         note = "the floor is that of held-out real images; samples at guidance 1"
+        if transfer:
+            generated, held_out = (self.image_format.stretch(part.images) for part in (self.generated, self.real))
+            lessons = (generated, asked, self._lesson, labels, held_out, truth)
+            figures += transfer_figures(*lessons, field, seed=self.seed, seen=transfer)
         return Evaluation([replace(f, note="; ".join(filter(None, (note, f.note)))) for f in figures])
+
+    def scalars(self, seen: int) -> Evaluation:
+        """Judge the numbers, angles aside: whether samples show those that were asked for (`recovery_figures`).
+
+        Parameters
+        ----------
+        seen : int
+            Images that the judge is trained on.
+        """
+        fields = [f for f in self.schema.fields if isinstance(f, Scalar) and not f.angle]
+        if not fields:
+            return Evaluation([])
+        lesson = np.stack([self.train.numbers(f.name) for f in fields], axis=1)
+        known = np.isfinite(lesson).sum(axis=0)
+        if known.max() < _LEARNED:
+            note = f"{known.max()} training images, {_LEARNED} needed"
+            few = [Figure.too_few(f"recovered_slope[{f.name}]", len(self.real), _PROTOCOL, note) for f in fields]
+            return Evaluation(few)
+        judge = ScalarJudge(len(self.image_format.bands), fields)
+        judge.fit(self._lesson, lesson, seed=self.seed, seen=seen)
+        found, real = self._seen(judge, self.generated), self._seen(judge, self.real)
+        figures = []
+        for column, field in enumerate(fields):
+            name = field.name
+            options: dict[str, Any] = {"reader": _PROTOCOL, "unit": field.unit, "seed": self.seed}
+            given = (self.generated.numbers(name), real[:, column], self.real.numbers(name))
+            figures += recovery_figures(found[:, column], *given, name, **options)
+        return Evaluation(figures)
 
     def votes(self, seen: int, *, draws: int = 20) -> Evaluation:
         """Judge the votes: whether volunteers would see what was asked for (`vote_figures`).
@@ -150,7 +205,7 @@ class Judging:
             return Evaluation([])
         if len(self.train) < _LEARNED:
             note = f"{len(self.train)} training images, {_LEARNED} needed"
-            return Evaluation([_too_few("votes", len(self.real), note)])
+            return Evaluation([Figure.too_few("votes", len(self.real), _PROTOCOL, note)])
         name, tree = field.name, field.tree
         known = self.train.conditions
         judge = VoteJudge(len(self.image_format.bands), tree)
@@ -175,7 +230,7 @@ class Judging:
         if len(self.train) >= _LEARNED:
             return []
         note = f"{len(self.train)} training images, {_LEARNED} needed"
-        return [_too_few(f"FD[{EncoderFeatures.name}]", len(self.real), note)]
+        return [Figure.too_few(f"FD[{EncoderFeatures.name}]", len(self.real), _PROTOCOL, note)]
 
     def encoder(self, seen: int, folder: Path) -> EncoderFeatures:
         """Train the morphology encoder and keep it.
@@ -192,10 +247,6 @@ class Judging:
         encoder.save(folder)
         trained = f"{seen} views of {len(self.train)} training images, seed {self.seed}"
         return EncoderFeatures(encoder, self.image_format, trained)
-
-
-def _too_few(name: str, n: int, note: str) -> Figure:
-    return Figure(name, None, None, None, n, "judge trained on the training split", "too few", note, ideal=None)
 
 
 def _by_asked(

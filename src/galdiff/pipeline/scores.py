@@ -19,19 +19,24 @@ from galdiff.atomic import resource_errors, write_json
 from galdiff.diffusion import Objective
 from galdiff.latents import CutoutStore
 from galdiff.metrics import PROTOCOL, feature_space, judge, physical_morphology
+from galdiff.metrics.features import PhysicalFeatures
 from galdiff.model import DiffusionModel
-from galdiff.pipeline.copies import copies
+from galdiff.pipeline.copies import copies, copies_in_features
 from galdiff.pipeline.evaluation import Figure, evaluate
 from galdiff.pipeline.judged import Judging, Labeled, is_lenses
+from galdiff.pipeline.lenses import asked_rings
 from galdiff.pipeline.reconstruction import reconstruction_scores
 from galdiff.pipeline.samples import held_out_rows
 from galdiff.pipeline.sets import Evaluation, bootstrap
 from galdiff.progress import stage_progress
 from galdiff.randomness import Draws
+from galdiff.simulate.lensing import caustics_functions
 
 __all__ = ["digest", "write_evaluation", "write_scores"]
 
 _TRAIN = 5000
+_ENCODED = 20_000
+"""Training images that the encoder describes, at some ten milliseconds each, in the search for copies."""
 _PICTURES = 8
 _LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
@@ -46,6 +51,9 @@ def write_scores(
     draws: int = 20,
     features: Sequence[str] = (),
     votes: int = 16_000,
+    scalars: int = 16_000,
+    transfer: int = 8_000,
+    ellipsoids: int = 0,
     encoder: int = 8_000,
     memorisation: bool = True,
 ) -> None:
@@ -69,12 +77,20 @@ def write_scores(
         Feature spaces for further distances (`galdiff.metrics.SPACES`).
     votes : int
         Images that a judge of votes sees in training, where the model has votes as conditions; 0 trains none.
+    scalars : int
+        The same of a judge of numbers, where it has any that are no angles.
+    transfer : int
+        Images that judges of classes see which are trained on samples, and on as many real images; 0 trains none.
+    ellipsoids : int
+        Lenses of each set that are fitted by an isothermal ellipsoid, where the images are of lenses.
     encoder : int
         Images that the morphology encoder sees in training, which is kept in ``encoder/``; 0 trains none.
     memorisation : bool
         Look for the nearest training image of every sample.
     """
     start = time.monotonic()
+    if ellipsoids:
+        caustics_functions()
     spaces = [feature_space(name, device=model.device) for name in features]
     with stage_progress("evaluation", total=6, unit="parts") as bar:
         samples = xr.open_zarr(folder / "samples.zarr", group="evaluation", consolidated=False).load()
@@ -94,7 +110,7 @@ def write_scores(
             spaces.append(judging.encoder(encoder, folder / "encoder"))
         bar.update(1)
         known: dict[str, Any] = {"bands": model.format.bands, "unit": model.format.unit, "features": spaces}
-        known["lenses"] = is_lenses(model.schema)
+        known |= {"lenses": is_lenses(model.schema), "ellipsoids": ellipsoids}
         # The objects whose conditions were asked for come first, each once: sets are as large as the smallest.
         first = dict.fromkeys(np.searchsorted(held_out, asked).tolist())
         paired = real[[*first, *(row for row in range(len(real)) if row not in first)]]
@@ -102,12 +118,20 @@ def write_scores(
         bar.update(1)
         parts.append(Evaluation([*few, *_axis_ratios(folder)]))
         if classifier:
-            parts.append(judging.classes())
+            parts.append(judging.classes(transfer=transfer))
         if votes:
             parts.append(judging.votes(votes, draws=draws))
+        if scalars:
+            parts.append(judging.scalars(scalars))
+        parts.append(Evaluation(asked_rings(judging)))
         bar.update(1)
         if memorisation:
             parts.append(copies(generated, real, cutouts, stretch=model.format.stretch, seed=seed))
+            encoded = bool(encoder) and not few
+            space = spaces[-1] if encoded else PhysicalFeatures()
+            space.fit(train, model.format.unit, source="the training split")
+            rows, limit = cutouts.rows("train"), _ENCODED if encoded else None
+            parts.append(copies_in_features(generated, real, cutouts, space, rows=rows, limit=limit, seed=seed))
         bar.update(1)
         parts.append(Evaluation(*reconstruction_scores(model, real, seed=seed, draws=draws)))
         bar.update(1)
@@ -172,8 +196,12 @@ def _axis_ratios(folder: Path) -> list[Figure]:
         floor, floor_error = _median(name, _axis_ratios_of(like)) if len(like) >= 5 else (None, None)
         note = f"guidance {weight:g}; the floor is the median of {len(like)} real counterparts"
         protocol = f"{PROTOCOL}, median axis ratio by moments"
-        status = "too few" if value is None else "ok"
-        figures.append(Figure(name, value, error, floor, len(drawn), protocol, status, note, floor_error, ideal=None))
+        if value is None:
+            figures.append(Figure.too_few(name, len(drawn), protocol, note))
+        else:
+            figures.append(
+                Figure(name, value, error, floor, len(drawn), protocol, note=note, floor_error=floor_error, ideal=None)
+            )
     return figures
 
 

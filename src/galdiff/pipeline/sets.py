@@ -62,6 +62,8 @@ class Sets:
         Images below which a mean is "too few".
     lenses : bool
         Whether the images are of strong lenses, less the light of the lens.
+    ellipsoids : int
+        Lenses of each set that are fitted by an isothermal ellipsoid.
     """
 
     images: Mapping[str, np.ndarray]
@@ -72,6 +74,7 @@ class Sets:
     draws: int = 20
     minimum: int = 50
     lenses: bool = False
+    ellipsoids: int = 0
     _measured: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
 
     def map(self, measure: Callable[[np.ndarray], Any]) -> dict[str, Any]:
@@ -143,7 +146,7 @@ class Sets:
         notes = notes or [""] * len(names)
         if n < needed:
             note = f"{n} images, {needed} needed"
-            return [Figure(name, None, None, None, n, protocol, "too few", note, ideal=ideal) for name in names]
+            return [Figure.too_few(name, n, protocol, note, ideal=ideal) for name in names]
 
         rng = _generator(self.seed, names[0])
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from galdiff.data import CutoutDataset, FITSDataset, ImageFolderDataset
+from galdiff.data import CutoutDataset, DeepLenseDataset, FITSDataset, ImageFolderDataset
 from galdiff.data.fits_files import COMPRESSED, read_fits
 from galdiff.data.fits_files import SUFFIXES as FITS_SUFFIXES
 from galdiff.data.geometry import resize
@@ -29,6 +29,7 @@ from galdiff.latents.arrays import is_array, open_numbers
 from galdiff.latents.metadata import read_metadata
 from galdiff.latents.place import Place, place_of
 from galdiff.pipeline.samples import held_out_rows
+from galdiff.schema.conditions import Conditions, ConditionSchema
 
 __all__ = ["ImageSource", "open_images"]
 
@@ -57,6 +58,10 @@ class ImageSource:
         From row numbers to pixel values, float32 ``(n, band, y, x)``.
     sized : bool
         Whether they are cropped and resized as was asked for.
+    schema : ConditionSchema or None
+        What is known of the objects, or was asked for; None where the source does not say.
+    conditions : Conditions or None
+        The same, a row an image.
     """
 
     name: str
@@ -66,6 +71,8 @@ class ImageSource:
     unit: str | None
     read: Callable[[np.ndarray], np.ndarray]
     sized: bool = False
+    schema: ConditionSchema | None = None
+    conditions: Conditions | None = None
 
 
 def open_images(images: Any, *, generated: bool = False, size: int | None = None, crop: float = 1.0) -> ImageSource:
@@ -114,7 +121,7 @@ def _open(images: Any, generated: bool, size: int | None, crop: float) -> ImageS
         return _zarr(match[1], match[2])
     path = Path(text).expanduser()
     if (path / "stages").is_dir():
-        return _zarr(str(path / "samples.zarr"), None) if generated else _zarr(f"{path / 'cutouts.zarr'}", "held-out")
+        return _samples(path) if generated else _zarr(f"{path / 'cutouts.zarr'}", "held-out")
     if path.suffix.lower() in _ARRAYS:
         return _stacked(open_array(path), text)
     if path.is_file() and path.suffix.lower() in FITS_SUFFIXES:
@@ -148,6 +155,8 @@ def _folder(path: Path, size: int | None, crop: float) -> ImageSource:
         data = FITSDataset(path, size=size, crop=crop, stretch="linear", **own)
         return replace(_dataset(data, str(path)), sized=size is not None)
     files = sorted(p for p in path.rglob("*.npy") if not p.name.startswith("."))
+    if lenses := _lenses(path, len(files), size, crop):
+        return lenses
 
     def read(rows: np.ndarray) -> np.ndarray:
         parts = [_one(files[i]) for i in rows]
@@ -159,6 +168,24 @@ def _folder(path: Path, size: int | None, crop: float) -> ImageSource:
 
     first = _one(files[0])
     return replace(first, name=str(path), n=len(files), read=read)
+
+
+def _lenses(path: Path, n: int, size: int | None, crop: float) -> ImageSource | None:
+    """Open the files of DeepLense, if all say their substructure by folder or name."""
+    try:
+        data = DeepLenseDataset(path, allow_object_arrays=True, size=size, crop=crop, stretch="linear", on_bad="skip")
+        source = replace(_dataset(data, str(path)), bands=None, unit=None, sized=size is not None)
+    except (DataError, IndexError):
+        return None
+    return source if source.n == n else None
+
+
+def _samples(run: Path) -> ImageSource:
+    """Open the samples of a run with the conditions of the held-out objects that they were asked to be like."""
+    source = _zarr(str(run / "samples.zarr"), None)
+    store = CutoutStore.open(run / "cutouts.zarr")
+    rows = xr.open_zarr(run / "samples.zarr", group="evaluation", consolidated=False)["row"].to_numpy()
+    return replace(source, schema=store.schema, conditions=store.conditions()[torch.from_numpy(rows)])
 
 
 def _one(path: Path) -> ImageSource:
@@ -190,7 +217,8 @@ def _dataset(data: CutoutDataset, name: str) -> ImageSource:
             out[k] = image
         return out
 
-    return ImageSource(name, len(data), first.shape, tuple(data.bands), data.unit, read)
+    known: dict[str, Any] = {"schema": data.schema, "conditions": data.conditions} if data.schema.fields else {}
+    return ImageSource(name, len(data), first.shape, tuple(data.bands), data.unit, read, **known)
 
 
 def _array(images: Any) -> ImageSource:
@@ -277,4 +305,7 @@ def _cutouts(store: CutoutStore, split: str | None, name: str) -> ImageSource:
         return store.images(rows[wanted]).astype(np.float32)
 
     shape = tuple(int(side) for side in store.array("image").shape[1:])
-    return ImageSource(name, len(rows), shape, tuple(store.attrs["bands"]), str(store.attrs["unit"]), read)
+    known: dict[str, Any] = {}
+    if store.schema.fields:
+        known = {"schema": store.schema, "conditions": store.conditions()[torch.from_numpy(rows)]}
+    return ImageSource(name, len(rows), shape, tuple(store.attrs["bands"]), str(store.attrs["unit"]), read, **known)

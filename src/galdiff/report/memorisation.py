@@ -13,7 +13,7 @@ from galdiff.report.plots import COLORS, curves, render
 __all__ = ["closest_pairs"]
 
 
-def closest_pairs(data: xr.Dataset, unit: str) -> dict[str, Any]:
+def closest_pairs(data: xr.Dataset, unit: str, prefix: str = "pair") -> dict[str, Any]:
     """Draw the pairs, and the distances of held-out images to their nearest training images with the pairs' on them.
 
     Parameters
@@ -23,14 +23,17 @@ def closest_pairs(data: xr.Dataset, unit: str) -> dict[str, Any]:
         ``pair_held_out_distance``; the result is empty where there are none.
     unit : str
         Of the pixel values.
+    prefix : str
+        Of those names: "feature_pair" are the closest in features.
     """
-    if "pair_generated" not in data or not data.sizes["pair"]:
+    if f"{prefix}_generated" not in data or not data[f"{prefix}_distance"].size:
         return {}
-    order = np.argsort(data["pair_distance"].to_numpy(), kind="stable")
-    distance = data["pair_distance"].to_numpy()[order]
-    both = np.stack([data[f"pair_{which}"].to_numpy()[order] for which in ("generated", "training")], axis=1)
+    order = np.argsort(data[f"{prefix}_distance"].to_numpy(), kind="stable")
+    distance = data[f"{prefix}_distance"].to_numpy()[order]
+    both = np.stack([data[f"{prefix}_{which}"].to_numpy()[order] for which in ("generated", "training")], axis=1)
     images = render(both.reshape(-1, *both.shape[2:]), unit)
-    others = data["pair_held_out_distance"].to_numpy().ravel() if "pair_held_out_distance" in data else np.empty(0)
+    name = f"{prefix}_held_out_distance"
+    others = data[name].to_numpy().ravel() if name in data else np.empty(0)
     held_out = np.sort(others[np.isfinite(others)])
     nearer = np.searchsorted(held_out, distance)
     pictures = []

@@ -62,6 +62,7 @@ def write_report(folder: str | Path) -> Path:
         "asks": grids(drawn["grid"], drawn["real"], unit) or example_grids(data, unit),
         "sweeps": sweeps(drawn["sweep"], drawn["real"], unit),
         "pairs": closest_pairs(data, unit),
+        "feature_pairs": closest_pairs(data, unit, "feature_pair"),
         "votes": vote_curves(data),
         "corner": corner_plot(data),
         "reconstructions": reconstructions(data, unit),
