@@ -38,7 +38,8 @@ def find_table(root: Path, name: str | None, patterns: Sequence[str]) -> Path:
         path = root / name
         if not path.is_file():
             near = difflib.get_close_matches(name, [p.name for p in root.iterdir()], n=1)
-            raise DataError("the table is missing", where=path, remedy=f"Did you mean '{near[0]}'?" if near else None)
+            remedy = f"Did you mean '{near[0]}'?" if near else "Set data.table, a file in data.root"
+            raise DataError("the table is missing", where=path, remedy=remedy)
         return path
     for pattern in patterns:
         found = sorted(root.glob(pattern))
