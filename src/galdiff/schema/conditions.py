@@ -293,7 +293,7 @@ def _number(name: str, value: Any) -> float:
         return float(value)
     except (TypeError, ValueError) as error:
         raise GaldiffError(
-            f"{name}={value!r} is not a number", remedy="A sequence of asks goes sample by sample"
+            f"{name}={value!r} is not a number", remedy="Give a number, or one for each sample"
         ) from error
 
 
