@@ -140,6 +140,7 @@ class TestSample:
         [
             ({"n": 0}, "cannot draw 0 samples"),
             ({"n": 1, "morphology": "spiral"}, "'morphology' is not among the conditions of this model"),
+            ({"n": 1, "spiral": 0.9}, "'spiral' is an answer of votes. Ask for votes.spiral"),
             ({"n": 1, "votes": {"spirl": 0.9}}, "Did you mean 'spiral'"),
             ({"n": 1, "votes": {"spiral": 1.2}}, r"spiral=1.2 is outside \[0, 1\]"),
             ({"n": 1, "votes": {"spiral": 0.9, "no_spiral": 0.3}}, "sum to 1.2"),

@@ -27,7 +27,7 @@ class GaldiffError(Exception):
     Parameters
     ----------
     message : str
-        What is wrong, one sentence without the final stop.
+        What is wrong, one sentence without the final stop, or several lines.
     where : str or path-like, optional
         The file, ``file:line:column`` or ``file, row 12``.
     remedy : str, optional
@@ -42,7 +42,9 @@ class GaldiffError(Exception):
 
     def __str__(self) -> str:
         text = self.message if self.where is None else f"{self.where}: {self.message}"
-        return text if self.remedy is None else f"{text}. {self.remedy}"
+        if self.remedy is None:
+            return text
+        return f"{text}\n{self.remedy}" if "\n" in text else f"{text}. {self.remedy}"
 
 
 class CatalogFileError(GaldiffError):

@@ -239,6 +239,10 @@ def absent(tmp):
     return tmp / "absent", "there are no images here"
 
 
+def absent_store(tmp):
+    return f"{tmp / 'absent.zarr'}:test", "there is no such folder"
+
+
 def no_such_array(tmp):
     return f"{group(tmp)[0]}:pixels", "there is no array 'pixels'"
 
@@ -259,7 +263,7 @@ BAD = [pickled, pickled_member, two_arrays, cut_short, no_archive, lying_member,
 
 
 @pytest.mark.parametrize(
-    "make", [*BAD, mixed, folder_of_stacks, no_images, absent, no_such_array, odd_axes, flat, text]
+    "make", [*BAD, mixed, folder_of_stacks, no_images, absent, absent_store, no_such_array, odd_axes, flat, text]
 )
 def test_what_cannot_be_read_is_refused(make, tmp_path, capsys):
     where, words = make(tmp_path)

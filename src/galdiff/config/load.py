@@ -203,7 +203,7 @@ def _render(row: Any, document: Document, value: Any) -> Iterator[Problem]:
     elif kind == "missing":
         yield Problem(_place(document, path), dotted(path), "is required")
     elif kind == "union_tag_not_found":
-        kinds = " or ".join(_kinds(m)[0] for m in _models_at(row["loc"]))
+        kinds = " or ".join(kind for m in _models_at(row["loc"]) for kind in _kinds(m))
         yield Problem(_place(document, (*path, "kind")), dotted((*path, "kind")), f"is required: {kinds}")
     elif kind == "union_tag_invalid":
         tags = re.findall(r"'([^']*)'", context["expected_tags"])

@@ -236,7 +236,7 @@ class RunSpec(Section):
     scheduler: str = Field(
         default="threads",
         pattern=r"^(threads|[a-z]+://.+)$",
-        description="Where the latents are encoded: threads, or the address of a Dask cluster (tcp://host:8786).",
+        description="Where the latents are encoded: threads, or the address of a Dask cluster (``tcp://host:8786``).",
     )
 
     @field_validator("autoencoder")

@@ -57,7 +57,9 @@ class FileIndex:
 
     def __init__(self, folder: Path, suffixes: Sequence[str]) -> None:
         if not folder.is_dir():
-            raise DataError("the images folder is missing", where=folder)
+            raise DataError(
+                "the images folder is missing", where=folder, remedy="Set data.images, a folder in data.root"
+            )
         self.folder, self._suffixes = folder, tuple(suffixes)
         self.names: list[str] = []
         for place, _, names in os.walk(folder):

@@ -70,7 +70,7 @@ def find_stamps(folder: Path, files: str | Mapping[str, str] | None, *, leave: P
         Where there is no file, or two files are of one object and band.
     """
     if not folder.is_dir():
-        raise DataError("the images folder is missing", where=folder)
+        raise DataError("the images folder is missing", where=folder, remedy="Set data.images, a folder in data.root")
     named = files if isinstance(files, Mapping) else {"": files}
     patterns = {band: None if files is None else _pattern(text or "") for band, text in named.items()}
     found: dict[str, dict[str, Path]] = {}

@@ -37,7 +37,8 @@ def find_table(root: Path, name: str | None, patterns: Sequence[str]) -> Path:
         path = root / name
         if not path.is_file():
             near = nearest_name(name, (p.name for p in root.iterdir()))
-            raise DataError("the table is missing", where=path, remedy=f"Did you mean '{near}'?" if near else None)
+            remedy = f"Did you mean '{near}'?" if near else "Set data.table, a file in data.root"
+            raise DataError("the table is missing", where=path, remedy=remedy)
         return path
     for pattern in patterns:
         found = sorted(root.glob(pattern))

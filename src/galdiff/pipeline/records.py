@@ -105,7 +105,7 @@ class Run:
         if before is not None and before != inputs:
             changed = "\n  ".join(differences(before, inputs))
             remedy = f"Undo the change, use another name, or archive the old one and do it again with --redo {stage}"
-            message = f"stage '{stage}' was made from other inputs:\n  {changed}\n"
+            message = f"stage '{stage}' was made from other inputs:\n  {changed}"
             raise StaleRunError(message, where=self.folder, remedy=remedy)
         if record:
             return False

@@ -118,6 +118,8 @@ def _open(images: Any, generated: bool, size: int | None, crop: float) -> ImageS
         return _array(images)
     text = os.fspath(images)
     if match := re.fullmatch(r"(.*\.zarr)/?(?::(.+))?", text):
+        if "://" not in text and not Path(match[1]).expanduser().is_dir():
+            raise DataError("there is no such folder", where=match[1])
         return _zarr(match[1], match[2])
     path = Path(text).expanduser()
     if (path / "stages").is_dir():

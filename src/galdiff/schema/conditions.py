@@ -148,6 +148,9 @@ class ConditionSchema:
         """
         conditions = self.empty(n)
         for name, value in {**(asked or {}), **more}.items():
+            if name not in self.by_name and name in (parts := self._parts()):
+                field = parts[name][0]
+                raise GaldiffError(f"'{name}' is an answer of {field}", remedy=f"Ask for {field}.{name}")
             f = self.by_name[lookup(name, tuple(self.by_name), "the conditions of this model")]
             values, masks = conditions.values[name], conditions.masks[name]
             if _is_sequence(value):
@@ -169,14 +172,17 @@ class ConditionSchema:
         GaldiffError
             For a name that is neither.
         """
+        parts = self._parts()
+        return parts[lookup(name, tuple(parts), "the conditions of this model")]
+
+    def _parts(self) -> dict[str, tuple[str, int | None]]:
         parts: dict[str, tuple[str, int | None]] = {}
         for f in self.fields:
             if isinstance(f, Votes):
                 parts |= {
                     n: (f.name, f.tree.find(n)[0]) for answer in f.tree.answers for n in (answer.alias, answer.name)
                 }
-        parts |= {f.name: (f.name, None) for f in self.fields}
-        return parts[lookup(name, tuple(parts), "the conditions of this model")]
+        return parts | {f.name: (f.name, None) for f in self.fields}
 
     def mirror(self, conditions: Conditions, rows: Tensor) -> Conditions:
         """Return the conditions after the images of ``rows`` (bool ``(n,)``) were reflected along x.
@@ -312,7 +318,9 @@ def _number(name: str, value: Any) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
-        raise GaldiffError(f"{name}={value!r} is not a number", remedy="Leave it out to leave it open")
+        raise GaldiffError(
+            f"{name}={value!r} is not a number", remedy="Give a number, or one for each sample, or leave it out"
+        )
     return number
 
 
