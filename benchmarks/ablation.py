@@ -25,7 +25,7 @@ import torch
 from time_to_quality import Scores
 
 from galdiff.atomic import write_json
-from galdiff.autoencoder import Autoencoder
+from galdiff.autoencoder import load_autoencoder
 from galdiff.config.build import fit_settings
 from galdiff.latents import CutoutStore, LatentStore
 from galdiff.model import DiffusionModel, resolve_device
@@ -86,7 +86,7 @@ class Ablation:
             begun = time.monotonic()
             model = train_denoiser(
                 self.latents,
-                Autoencoder.load(self.run / "autoencoder").to(self.device),
+                load_autoencoder(self.run / "autoencoder").to(self.device),
                 Path(folder),
                 image_format=self.format,
                 settings=settings,
