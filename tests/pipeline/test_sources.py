@@ -82,8 +82,9 @@ def group(tmp):
 
 def samples(tmp):
     array = xr.DataArray(FLUX, dims=("sample", "band", "y", "x"), attrs={"units": "nmgy"})
+    data = array.to_dataset(name="image").assign(row=("sample", np.arange(len(FLUX)) % 3))
     for name in ("evaluation", "grid"):
-        array.to_dataset(name="image").to_zarr(tmp / "samples.zarr", group=name, zarr_format=3, consolidated=False)
+        data.to_zarr(tmp / "samples.zarr", group=name, zarr_format=3, consolidated=False)
     return tmp / "samples.zarr", FLUX, "nmgy"
 
 
