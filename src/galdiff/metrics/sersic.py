@@ -124,9 +124,7 @@ def fit_sersic(
     return SersicFit(amplitude, 1 / low, log_n.exp(), 1 - low / high, along, middle, converged, bounded)
 
 
-_POWERS = tuple((k - j, j) for k in (4, 3, 2, 1, 0) for j in range(k + 1))
-_QUADRATIC = _POWERS[-6:]  # x x, x y, y y, x, y, 1
-_PAIRS = [[_POWERS.index((a + c, b + d)) for c, d in _QUADRATIC] for a, b in _QUADRATIC]
+_X, _Y = (2, 1, 0, 1, 0, 0), (0, 1, 2, 0, 1, 0)  # powers of x and y in x x, x y, y y, x, y, 1
 
 
 class _Model:
@@ -144,10 +142,11 @@ class _Model:
         self.light = light * self.root
         self.psf_sigma = psf_sigma
         self.y, self.x = (
-            torch.arange(n, dtype=light.dtype, device=light.device) - (n - 1) / 2 for n in light.shape[1:]
+            torch.arange(n, dtype=light.dtype, device=light.device) - (n - 1) / 2 for n in (height, width)
         )
-        y, x = self.y[:, None] / self.unit, self.x / self.unit
-        self.powers = torch.stack([(x**a * y**b).flatten() for a, b in _POWERS], dim=1)
+        self.y_powers, self.x_powers = (
+            torch.stack([(grid / self.unit) ** k for k in range(5)]) for grid in (self.y, self.x)
+        )
 
     def keep(self, rows: Tensor) -> None:
         """Go on with some of the images."""
@@ -189,24 +188,28 @@ class _Model:
 
     def _products(self, unit: Tensor, by_n: Tensor, by_square: Tensor, amplitude: Tensor) -> Tensor:
         """Multiply two maps, the third times x x, x y, y y, x, y and 1, and the residual: ``(n, 9, 9)``."""
-        found = unit.new_empty(len(unit), 9, 9, dtype=torch.float64)
         if self.psf_sigma is not None:
-            quadratic = by_square.flatten(1)[:, None] * self.powers[:, -6:].T
-            maps = torch.cat([unit.flatten(1)[:, None], by_n.flatten(1)[:, None], quadratic], dim=1)
+            powers = [self.y_powers[j, :, None] * self.x_powers[i] for i, j in zip(_X, _Y, strict=True)]
+            maps = torch.stack([unit, by_n, *(by_square * power for power in powers)], dim=1)
             sigma = unit.new_full((8 * len(unit),), self.psf_sigma)
-            maps = smooth(maps.view(-1, *unit.shape[1:]), sigma).view(-1, 8, *unit.shape[1:]) * self.root[:, None]
+            maps = smooth(maps.flatten(0, 1), sigma).view_as(maps) * self.root[:, None]
             residual = self.light - amplitude * maps[:, 0]
             maps = torch.cat([maps, residual[:, None]], dim=1).flatten(2)
-            found[:] = maps @ maps.mT
+            found = (maps @ maps.mT).double()
         else:
             residual = torch.addcmul(self.light, amplitude, unit, value=-1)
-            others = (unit.flatten(1), by_n.flatten(1), residual.flatten(1))
-            places, q = (0, 1, 8), by_square.flatten(1)
-            for k, (i, one) in enumerate(zip(places, others, strict=True)):
-                for j, other in zip(places[k:], others[k:], strict=True):
-                    found[:, i, j] = found[:, j, i] = torch.linalg.vecdot(one, other)
-                found[:, i, 2:8] = found[:, 2:8, i] = ((q * one) @ self.powers[:, -6:]).double()
-            found[:, 2:8, 2:8] = (q.square() @ self.powers).double()[:, _PAIRS]
+            found = unit.new_empty(len(unit), 9, 9, dtype=torch.float64)
+            maps = unit.new_empty(len(unit), 4, *unit.shape[1:])
+            others, places = (unit, by_n, residual, by_square), (0, 1, 8)
+            for k, other in enumerate(others):
+                torch.mul(other, by_square, out=maps[:, k])
+            moments = self.y_powers @ maps @ self.x_powers.T
+            for k, i in enumerate(places):
+                found[:, i, 2:8] = found[:, 2:8, i] = moments[:, k, _Y, _X].double()
+                for j, other in zip(places[k:], others[k:], strict=False):
+                    found[:, i, j] = found[:, j, i] = torch.linalg.vecdot(others[k].flatten(1), other.flatten(1))
+            x, y = (torch.tensor(powers) for powers in (_X, _Y))
+            found[:, 2:8, 2:8] = moments[:, 3, y[:, None] + y, x[:, None] + x].double()
         found[:, 8, 8] = residual.flatten(1).square().sum(dim=1, dtype=torch.float64)
         return found
 
