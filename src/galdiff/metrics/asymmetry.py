@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from galdiff.metrics.growth import elliptical_radius
 from galdiff.metrics.source import Sources
+from galdiff.metrics.windows import windows
 
 __all__ = ["Asymmetry", "half_turn"]
 
@@ -25,25 +26,29 @@ _STEPS = (2.0, 1.0, 1.0, 0.5, 0.25, 0.1, 0.04)  # of the search [pixel]
 
 def half_turn(image: Tensor, center: Tensor) -> Tensor:
     """Turn images by 180 degrees about points, 0 where nothing is, ``(sample, y, x)``; centers are y, x."""
-    return _turn(functional.pad(image, (0, 1, 0, 1)), center)
+    middle = (center.new_tensor(image.shape[1:]) - 1) / 2
+    return _HalfTurn(image, (center - middle).abs().amax())(center)
 
 
-def _turn(padded: Tensor, center: Tensor) -> Tensor:
-    """Turn images that end in a row and a column of zeros."""
-    size = torch.tensor(padded.shape[1:], device=center.device) - 1
-    twice = 2 * center
-    whole = twice.floor()
-    # Every pixel is between two of the turned image; what is outside is one of the zeros.
-    y, x = (
-        first + 1 - torch.arange(n, device=center.device)
-        for first, n in zip(whole.long().T[..., None], padded.shape[1:], strict=True)
-    )
-    y, x = (torch.where((index >= 0) & (index < n), index, n) for index, n in zip((y, x), size, strict=True))
-    part = (twice - whole).to(padded.dtype)[:, :, None, None]
-    rows = padded[torch.arange(len(padded), device=center.device)[:, None], y]
-    rows = torch.lerp(rows[:, 1:], rows[:, :-1], part[:, 0])
-    columns = rows.gather(2, x[:, None].expand(-1, rows.shape[1], -1))
-    return torch.lerp(columns[..., 1:], columns[..., :-1], part[:, 1])
+class _HalfTurn:
+    """Images turned about any points whose coordinates are no further than ``reach`` from the stamp's middle."""
+
+    def __init__(self, image: Tensor, reach: Tensor) -> None:
+        self.shape = (image.shape[1], image.shape[2])
+        # Beyond a stamp's own size there is nothing but zeros.
+        self.margin = int((2 * reach).ceil().clamp_max(max(self.shape))) + 1
+        self.flipped = functional.pad(image.flip(1, 2), (self.margin,) * 4)
+
+    def __call__(self, center: Tensor) -> Tensor:
+        height, width = self.shape
+        # A turned image is the flipped one, moved; every pixel of it lies between two by two of the flipped one.
+        begin = center.new_tensor(self.shape) - 1 - 2 * center
+        whole = begin.floor()
+        rows, columns = (whole.long() + self.margin).clamp(0, 2 * self.margin - 1).unbind(dim=1)
+        near = windows(self.flipped, rows, columns, (height + 1, width + 1))
+        part = (begin - whole).to(near.dtype)[:, :, None, None]
+        near = torch.lerp(near[:, :-1], near[:, 1:], part[:, 0])
+        return torch.lerp(near[..., :-1], near[..., 1:], part[:, 1])
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ class Asymmetry:
         weight, gap = self._weight(center), half_turn(self.light, center) - self.light
         area, noise = weight.sum(dim=(1, 2)), self.noise.square()
         maps = (gap.abs(), self.light.abs(), gap.square(), self.light.square())
-        gaps, total, gaps2, total2 = ((weight * values).sum(dim=(1, 2)) for values in maps)
+        gaps, total, gaps2, total2 = (_sum(weight, values) for values in maps)
         return (gaps - area * self.sky) / total, (gaps2 - 2 * area * noise) / (total2 - area * noise)
 
     def find_center(self, start: Tensor, reach: Tensor) -> Tensor:
@@ -114,12 +119,12 @@ class Asymmetry:
         torch.Tensor
             ``(sample, 2)``.
         """
-        light, weight = self.light.float(), self._weight(start).float().flatten(1)
-        padded = functional.pad(light, (0, 1, 0, 1))
+        light, weight = self.light.float(), self._weight(start).float()
+        middle = (start.new_tensor(light.shape[1:]) - 1) / 2
+        turned = _HalfTurn(light, ((start - middle).abs().amax(dim=1) + reach).amax() + max(_STEPS))
 
         def difference(centers: Tensor) -> Tensor:
-            gap = (_turn(padded, centers) - light).abs_().flatten(1)
-            return (weight[:, None] @ gap[:, :, None])[:, 0, 0]
+            return _sum(weight, turned(centers).sub_(light).abs_())
 
         center, best, rows = start, start, torch.arange(len(start), device=start.device)
         least = torch.full_like(reach, torch.inf)
@@ -138,3 +143,8 @@ class Asymmetry:
             gone = center - start
             center = start + gone * (reach / gone.norm(dim=1).clamp_min(1e-12)).clamp_max(1)[:, None]
         return torch.where((difference(center) < least)[:, None], center, best)
+
+
+def _sum(weight: Tensor, values: Tensor) -> Tensor:
+    """Return weighted sums over the pixels, ``(sample,)``."""
+    return torch.linalg.vecdot(weight.flatten(1), values.flatten(1))

@@ -24,18 +24,20 @@ _REACH = 4  # standard deviations
 
 def smooth(light: Tensor, sigma: Tensor) -> Tensor:
     """Convolve images ``(sample, y, x)`` with normals of widths ``(sample,)`` [pixel]; nothing lies beyond."""
-    for axis in (1, 2):
-        n = light.shape[axis]
-        pixel = torch.arange(n, dtype=light.dtype, device=light.device)
-        reach = (_REACH * sigma + 0.5).floor()[:, None, None]
-        gap = (pixel[:, None] - pixel).expand(len(light), -1, -1)
-        kernel = torch.exp(-0.5 * (gap / sigma[:, None, None]).square()) * (gap.abs() <= reach)
-        # The whole kernel's sum, also of what reaches over the border.
-        whole = torch.arange(int(reach.max()) + 1, dtype=light.dtype, device=light.device)
-        tail = torch.exp(-0.5 * (whole / sigma[:, None]).square()) * (whole <= reach[:, :, 0])
-        kernel = kernel / (2 * tail.sum(dim=1) - 1)[:, None, None]
-        light = kernel @ light if axis == 1 else light @ kernel.mT
-    return light
+    reach = (_REACH * sigma + 0.5).floor()[:, None]
+    # Half of the kernel; its sum is the whole kernel's, also of what reaches over the border.
+    longest = max(*light.shape[1:], int(reach.max()) + 1)
+    gap = torch.arange(longest, dtype=light.dtype, device=light.device)
+    half = torch.exp(-0.5 * (gap / sigma[:, None]).square()) * (gap <= reach)
+    half = half / (2 * half.sum(dim=1, keepdim=True) - half[:, :1])
+
+    def matrix(n: int) -> Tensor:
+        both = torch.cat([half[:, 1:n].flip(1), half[:, :n]], dim=1)
+        return both.unfold(1, n, 1).flip(1)
+
+    rows = matrix(light.shape[1])
+    columns = rows if light.shape[1] == light.shape[2] else matrix(light.shape[2])
+    return rows @ light @ columns
 
 
 def petrosian_region(

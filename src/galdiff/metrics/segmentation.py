@@ -10,6 +10,7 @@ stand twice as high. A lens ring, with nothing at its center, has no object.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch.nn import functional
 
 from galdiff.metrics.arrays import as_images
 
-__all__ = ["MINIMUM_AREA", "corners", "grow", "segment", "sky"]
+__all__ = ["MINIMUM_AREA", "corners", "grow", "segment", "sky", "sky_level"]
 
 MINIMUM_AREA = 5
 """Pixels below which a bright region is no object."""
@@ -66,13 +67,28 @@ def sky(gray: Tensor, masked: Tensor | None = None) -> tuple[Tensor, Tensor]:
     masked : Tensor, optional
         Pixels to leave out, as those that are not finite are.
     """
-    height, width = gray.shape[1:]
-    corner = gray[:, corners(height, width, gray.device)]
-    if masked is not None:
-        corner = torch.where(masked[:, corners(height, width, gray.device)], torch.nan, corner)
-    corner = torch.where(torch.isfinite(corner), corner, torch.nan)
+    corner = _in_corners(gray, masked)
     level = corner.nanmedian(dim=1).values
     return level, 1.4826 * (corner - level[:, None]).abs().nanmedian(dim=1).values
+
+
+def sky_level(gray: Tensor, masked: Tensor | None = None) -> Tensor:
+    """Return the level alone, as `sky` does."""
+    return _in_corners(gray, masked).nanmedian(dim=1).values
+
+
+def _in_corners(gray: Tensor, masked: Tensor | None) -> Tensor:
+    """Return the pixels of the corners, NaN where they are masked or not finite, ``(sample, pixel)``."""
+    index = _corner_index(gray.shape[1], gray.shape[2], gray.device)
+    corner = gray.flatten(1).index_select(1, index)
+    if masked is not None:
+        corner = corner.masked_fill(masked.flatten(1).index_select(1, index), torch.nan)
+    return corner.masked_fill(~torch.isfinite(corner), torch.nan)
+
+
+@lru_cache
+def _corner_index(height: int, width: int, device: torch.device) -> Tensor:
+    return torch.nonzero(corners(height, width, device).flatten())[:, 0]
 
 
 def corners(height: int, width: int, device: torch.device | None = None) -> Tensor:
@@ -91,22 +107,25 @@ def grow(mask: Tensor, seeds: Tensor, *, limit: int | None = None) -> Tensor:
     limit : int, optional
         Steps of a pixel after which growing ends; by default it ends when nothing is added.
     """
-    region, steps = mask & seeds, 0
+    mask, seeds = torch.broadcast_tensors(mask, seeds)
+    # A dark column and row end every image: neighbors are then at fixed distances in one flat array.
+    mask, region = (functional.pad(part.to(torch.uint8), (0, 1, 0, 1)) for part in (mask, mask & seeds))
+    stride, shape = mask.shape[-1], mask.shape
+    mask, region, steps = mask.flatten(), region.flatten(), 0
     while limit is None or steps < limit:
         # Whether anything was added is asked every few steps: the answer has to come back from the device.
         before = region
         for _ in range(4 if limit is None else min(4, limit - steps)):
-            wide = region.clone()
-            wide[..., 1:] |= region[..., :-1]
-            wide[..., :-1] |= region[..., 1:]
-            region = wide.clone()
-            region[..., 1:, :] |= wide[..., :-1, :]
-            region[..., :-1, :] |= wide[..., 1:, :]
+            for away in (1, stride):
+                wide = region.clone()
+                wide[away:] |= region[:-away]
+                wide[:-away] |= region[away:]
+                region = wide
             region &= mask
             steps += 1
         if torch.equal(region, before):
             break
-    return region
+    return region.view(shape)[..., :-1, :-1].bool()
 
 
 def _centered(n: int, device: torch.device | None) -> Tensor:

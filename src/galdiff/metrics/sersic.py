@@ -106,8 +106,8 @@ def fit_sersic(
     )
     start = torch.stack([torch.zeros_like(radius), index.clamp(0.5, 6).log(), *shape, *center.unbind(dim=1)], dim=1)
     # The brightness follows from the rest.
-    maps = model(start, torch.arange(len(start), device=start.device))
-    start[:, 0] = (maps[:, 0] * maps[:, 7]).sum(dim=1) / maps[:, 0].square().sum(dim=1).clamp_min(1e-30)
+    products = model(start)
+    start[:, 0] = products[:, 0, 7] / products[:, 0, 0].clamp_min(1e-30)
     best, converged = _minimize(model, start)
     amplitude, log_n, xx, xy, yy, y, x = best.unbind(dim=1)
     mean, gap = (xx + yy) / 2, torch.hypot((xx - yy) / 2, xy)
@@ -124,88 +124,152 @@ def fit_sersic(
     return SersicFit(amplitude, 1 / low, log_n.exp(), 1 - low / high, along, middle, converged, bounded)
 
 
+_X, _Y = (2, 1, 0, 1, 0, 0), (0, 1, 2, 0, 1, 0)  # powers of x and y in x x, x y, y y, x, y, 1
+
+
 class _Model:
-    """Residuals and their derivatives by amplitude, ln n, the three numbers of L, and the center's y and x."""
+    r"""Inner products of the derivatives of the profile and of the residual.
+
+    By L and the center the profile's derivatives are one map q times polynomials of x and y, so that their products
+    are moments of :math:`q^2` up to the fourth, which are a matrix product for all images, and combinations of them.
+    """
 
     def __init__(self, light: Tensor, weight: Tensor, psf_sigma: float | None) -> None:
-        self.y = torch.arange(light.shape[1], dtype=light.dtype, device=light.device)[:, None]
-        self.x = torch.arange(light.shape[2], dtype=light.dtype, device=light.device)
+        height, width = light.shape[1:]
+        self.unit = max(height, width) / 2
+        self.middle = light.new_tensor([(height - 1) / 2, (width - 1) / 2], dtype=torch.float64)
         self.root = weight.sqrt()
         self.light = light * self.root
         self.psf_sigma = psf_sigma
+        self.y, self.x = (
+            torch.arange(n, dtype=light.dtype, device=light.device) - (n - 1) / 2 for n in (height, width)
+        )
+        self.y_powers, self.x_powers = (
+            torch.stack([(grid / self.unit) ** k for k in range(5)]) for grid in (self.y, self.x)
+        )
 
-    def __call__(self, parameters: Tensor, rows: Tensor) -> Tensor:
-        """Return derivatives of the profile and, last, light less profile, times the root of the weight.
+    def keep(self, rows: Tensor) -> None:
+        """Go on with some of the images."""
+        self.root, self.light = self.root[rows], self.light[rows]
+
+    def __call__(self, parameters: Tensor) -> Tensor:
+        """Multiply derivatives by amplitude, ln n, the three numbers of L, the center's y and x, and the residual.
 
         Parameters
         ----------
         parameters : Tensor
-            ``(n, 7)``.
-        rows : Tensor
-            Which images they are of, ``(n,)``.
+            float64 ``(n, 7)``.
 
         Returns
         -------
         torch.Tensor
-            ``(n, 8, y * x)``.
+            float64 ``(n, 8, 8)``; the residual is last.
         """
-        amplitude, _, xx, xy, yy, y0, x0 = parameters.to(self.x.dtype)[:, :, None, None].unbind(dim=1)
-        n = parameters[:, 1].exp()
-        b = sersic_b(n)
-        slope = (sersic_b(n * 1.001) - b) / math.log(1.001)  # n db / dn
-        n, b, slope = (value.to(self.x.dtype)[:, None, None] for value in (n, b, slope))
-        root = self.root[rows]
-        dy, dx = self.y - y0, self.x - x0
-        u, v = xx * dx + xy * dy, xy * dx + yy * dy
-        square = u.square().addcmul_(v, v).clamp_min_(_SMALLEST)
-        log_z = square.log() / (2 * n)
-        bz = log_z.exp() * b
-        maps = root.new_empty(len(n), 8, *root.shape[1:])
-        unit = torch.exp(b - bz, out=maps[:, 0])
+        amplitude, log_n, xx, xy, yy = parameters[:, :5].unbind(dim=1)
+        center = parameters[:, 5:] - self.middle
+        n = log_n.exp()
+        b, b_above = sersic_b(torch.stack([n, n * 1.001])).unbind()
+        slope = (b_above - b) / math.log(1.001)  # n db / dn
+        columns = (amplitude, n, b, slope, xx, xy, yy, *center.unbind(dim=1))
+        a, n, b, slope, sxx, sxy, syy, y0, x0 = (value.to(self.x.dtype)[:, None, None] for value in columns)
+        dy, dx = self.y[:, None] - y0, self.x - x0
+        square = (sxx * dx + sxy * dy).square_().add_((sxy * dx + syy * dy).square_()).clamp_min_(_SMALLEST)
+        log_z = square.log().mul_(0.5 / n)
+        bz = log_z.exp().mul_(b)
+        # The profile's derivatives by amplitude and ln n, twice that by the squared radius, all but their factors.
+        unit = torch.sub(b, bz).exp_()
         if self.psf_sigma is None:
-            unit *= root  # and so is all that follows
-        profile = torch.mul(unit, amplitude, out=maps[:, 7])
-        torch.mul(profile, bz * log_z - slope / b * bz + slope, out=maps[:, 1])
-        by_square = -profile * bz / (n * square)  # twice the derivative by the squared radius
-        along, across = by_square * u, by_square * v
-        torch.mul(along, dx, out=maps[:, 2])
-        torch.mul(along, dy, out=maps[:, 3]).addcmul_(across, dx)
-        torch.mul(across, dy, out=maps[:, 4])
-        torch.mul(along, -xy, out=maps[:, 5]).addcmul_(across, -yy)
-        torch.mul(along, -xx, out=maps[:, 6]).addcmul_(across, -xy)
+            unit *= self.root
+        by_square = torch.div(bz, square, out=square).mul_(unit)
+        by_n = log_z.sub_(slope / b).mul_(bz).add_(slope).mul_(unit)
+        products = self._products(unit, by_n, by_square, a)
+        factors = self._factors(amplitude, log_n.exp(), xx, xy, yy, center)
+        return factors @ products @ factors.mT
+
+    def _products(self, unit: Tensor, by_n: Tensor, by_square: Tensor, amplitude: Tensor) -> Tensor:
+        """Multiply two maps, the third times x x, x y, y y, x, y and 1, and the residual: ``(n, 9, 9)``."""
         if self.psf_sigma is not None:
-            sigma = root.new_full((8 * len(n),), self.psf_sigma)
-            maps = smooth(maps.flatten(0, 1), sigma).view_as(maps) * root[:, None]
-        torch.sub(self.light[rows], maps[:, 7], out=maps[:, 7])
-        return maps.flatten(2)
+            powers = [self.y_powers[j, :, None] * self.x_powers[i] for i, j in zip(_X, _Y, strict=True)]
+            maps = torch.stack([unit, by_n, *(by_square * power for power in powers)], dim=1)
+            sigma = unit.new_full((8 * len(unit),), self.psf_sigma)
+            maps = smooth(maps.flatten(0, 1), sigma).view_as(maps) * self.root[:, None]
+            residual = self.light - amplitude * maps[:, 0]
+            maps = torch.cat([maps, residual[:, None]], dim=1).flatten(2)
+            found = (maps @ maps.mT).double()
+        else:
+            residual = torch.addcmul(self.light, amplitude, unit, value=-1)
+            found = unit.new_empty(len(unit), 9, 9, dtype=torch.float64)
+            maps = unit.new_empty(len(unit), 4, *unit.shape[1:])
+            others, places = (unit, by_n, residual, by_square), (0, 1, 8)
+            for k, other in enumerate(others):
+                torch.mul(other, by_square, out=maps[:, k])
+            moments = self.y_powers @ maps @ self.x_powers.T
+            for k, i in enumerate(places):
+                found[:, i, 2:8] = found[:, 2:8, i] = moments[:, k, _Y, _X].double()
+                for j, other in zip(places[k:], others[k:], strict=False):
+                    found[:, i, j] = found[:, j, i] = torch.linalg.vecdot(others[k].flatten(1), other.flatten(1))
+            x, y = (torch.tensor(powers) for powers in (_X, _Y))
+            found[:, 2:8, 2:8] = moments[:, 3, y[:, None] + y, x[:, None] + x].double()
+        found[:, 8, 8] = residual.flatten(1).square().sum(dim=1, dtype=torch.float64)
+        return found
+
+    def _factors(self, amplitude: Tensor, n: Tensor, xx: Tensor, xy: Tensor, yy: Tensor, center: Tensor) -> Tensor:
+        """Return what of `_products` the derivatives consist of, ``(n, 8, 9)``."""
+        y, x = (center / self.unit).unbind(dim=1)
+        zero, one = torch.zeros_like(x), torch.ones_like(x)
+        # Monomials about the center out of those about the middle of the stamp.
+        moved = [
+            [one, zero, zero, -2 * x, zero, x * x],
+            [zero, one, zero, -y, -x, x * y],
+            [zero, zero, one, zero, -2 * y, y * y],
+            [zero, zero, zero, one, zero, -x],
+            [zero, zero, zero, zero, one, -y],
+        ]
+        by = [
+            [xx, xy, zero, zero, zero],
+            [xy, xx + yy, xy, zero, zero],
+            [zero, xy, yy, zero, zero],
+            [zero, zero, zero, -xy * (xx + yy), -xy * xy - yy * yy],
+            [zero, zero, zero, -xx * xx - xy * xy, -xy * (xx + yy)],
+        ]
+        shape, about = (torch.stack([torch.stack(row, dim=1) for row in rows], dim=1) for rows in (by, moved))
+        length = shape.new_tensor([self.unit**2] * 3 + [self.unit] * 2)
+        factors = shape.new_zeros(len(x), 8, 9)
+        factors[:, 0, 0] = factors[:, 7, 8] = 1
+        factors[:, 1, 1] = amplitude
+        factors[:, 2:7, 2:8] = (-amplitude / n)[:, None, None] * (shape @ (length[:, None] * about))
+        return factors
 
 
 def _minimize(model: _Model, start: Tensor) -> tuple[Tensor, Tensor]:
     """Levenberg and Marquardt's method with a damping of every image's own; images that have converged rest."""
     best = start.clone()
-    damping = best.new_full((len(best),), 1e-3)
     chi2 = best.new_full((len(best),), torch.inf)
+    running = torch.arange(len(best), device=best.device)
+    damping = best.new_full((len(best),), 1e-3)
     products = best.new_zeros(len(best), 8, 8)
-    running = torch.ones(len(best), dtype=torch.bool, device=best.device)
     for k in range(_ROUNDS):
-        rows = torch.nonzero(running)[:, 0]
-        if not len(rows):
-            break
-        trial = best[rows]
+        trial = best[running]
         if k:
-            normal, gradient = products[rows, :7, :7], products[rows, :7, 7]
+            normal, gradient = products[:, :7, :7], products[:, :7, 7]
             scale = normal.diagonal(dim1=1, dim2=2).clamp_min(1e-30)
-            step = torch.linalg.solve_ex(normal + torch.diag_embed(damping[rows, None] * scale), gradient)[0]
+            step = torch.linalg.solve_ex(normal + torch.diag_embed(damping[:, None] * scale), gradient)[0]
             trial = trial + step.nan_to_num()
             trial[:, 1] = trial[:, 1].clamp(*_BOUNDS)
-        maps = model(trial, rows)
-        value = maps[:, 7].square().sum(dim=1, dtype=torch.float64)
-        better = value < chi2[rows]
-        gain = (chi2[rows] - value) / value.clamp_min(1e-300)
-        kept = rows[better]
-        products[kept] = (maps @ maps.mT)[better].double()
-        best[kept], chi2[kept] = trial[better], value[better]
-        damping[rows] = torch.where(better, damping[rows] / 9, damping[rows] * 7).clamp(1e-9, 1e12)
+        found = model(trial)
+        value, least = found[:, 7, 7], chi2[running]
+        better = value < least
+        gain = (least - value) / value.clamp_min(1e-300)
+        products = torch.where(better[:, None, None], found, products)
+        best[running] = torch.where(better[:, None], trial, best[running])
+        chi2[running] = torch.where(better, value, least)
+        damping = torch.where(better, damping / 9, damping * 7).clamp(1e-9, 1e12)
         # Too little to gain, or no step small enough helps.
-        running[rows] = ~((better & (gain < _TOLERANCE)) | (damping[rows] > 1e8))
-    return best, ~running & torch.isfinite(best).all(dim=1) & torch.isfinite(chi2)
+        going = ~((better & (gain < _TOLERANCE)) | (damping > 1e8))
+        if not going.all():
+            running, damping, products = running[going], damping[going], products[going]
+            model.keep(going)
+        if not len(running):
+            break
+    ended = torch.ones_like(chi2, dtype=torch.bool).index_fill_(0, running, False)
+    return best, ended & torch.isfinite(best).all(dim=1) & torch.isfinite(chi2)

@@ -8,13 +8,13 @@ radii (Lotz et al. 2004, AJ 128, 163, eq. 11; Conselice 2003 has ten times it).
 
 from __future__ import annotations
 
-from itertools import product
-
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from galdiff.metrics.growth import elliptical_radius
 from galdiff.metrics.source import Sources
+from galdiff.metrics.windows import windows
 
 __all__ = ["clumps", "smoothness"]
 
@@ -34,18 +34,33 @@ def clumps(light: Tensor, width: Tensor) -> Tensor:
     width : Tensor
         Sides of the squares, whole, ``(sample,)`` [pixel].
     """
-    offset = (width % 2 == 0).to(light.dtype)[:, None, None] / 2
-    rows, columns = ([_means(n, width, way * offset) for way in (-1, 1)] for n in light.shape[1:])
-    above = [(light - row @ light @ column.mT).clamp_min_(0) for row, column in product(rows, columns)]
-    return torch.stack(above).mean(dim=0)
+    height, columns = light.shape[1:]
+    width = width.long()
+    even = torch.nonzero(width % 2 == 0)[:, 0]
+    # Means over the squares about every pixel, of even ones half a pixel before it and, last, behind the border.
+    mean = _box_mean(light, width)
+    above = (light - mean[:, :-1, :-1]).clamp_min_(0)
+    if len(even):
+        light, mean = light[even], mean[even]
+        others = [mean[:, y : y + height, x : x + columns] for y, x in ((0, 1), (1, 0), (1, 1))]
+        above[even] = sum(((light - other).clamp_min_(0) for other in others), above[even]) / 4
+    return above
 
 
-def _means(n: int, width: Tensor, offset: Tensor) -> Tensor:
-    """Return matrices that take running means of n pixels, ``(sample, n, n)``."""
-    pixel = torch.arange(n, dtype=offset.dtype, device=offset.device)
-    at, half = pixel[:, None] + offset, width[:, None, None] / 2
-    places = (pixel, -1 - pixel, 2 * n - 1 - pixel)
-    return torch.stack([((at - place).abs() < half).to(at.dtype) for place in places]).sum(dim=0) / (2 * half)
+def _box_mean(light: Tensor, width: Tensor) -> Tensor:
+    """Return means over squares from half a width before a pixel on, rounded down, ``(sample, y + 1, x + 1)``."""
+    before = width // 2
+    margin = int(before.max()) + 1
+    for axis in (1, 2):
+        n = light.shape[axis]
+        place = torch.arange(-margin, n + margin, device=light.device)
+        light = light.index_select(axis, torch.minimum(place.bitwise_xor(place >> 63), 2 * n - 1 - place))
+    summed = functional.pad(light, (1, 0, 1, 0)).cumsum(dim=1).cumsum(dim=2)
+    shape = (light.shape[1] - 2 * margin + 1, light.shape[2] - 2 * margin + 1)
+    near, far = margin - before, margin - before + width
+    box = windows(summed, far, far, shape) - windows(summed, far, near, shape)
+    box += windows(summed, near, near, shape) - windows(summed, near, far, shape)
+    return box / width.square()[:, None, None]
 
 
 def smoothness(sources: Sources, center: Tensor, radius: Tensor) -> Tensor:

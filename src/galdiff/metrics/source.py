@@ -11,7 +11,7 @@ from torch import Tensor
 
 from galdiff.errors import DataError
 from galdiff.metrics.arrays import as_images
-from galdiff.metrics.segmentation import corners, segment, sky
+from galdiff.metrics.segmentation import corners, segment, sky_level
 
 __all__ = ["Sources", "as_labels"]
 
@@ -82,7 +82,7 @@ class Sources:
         found = (labels == 1) & ~masked
         background = corners(x.shape[2], x.shape[3], x.device) & (labels == 0) & ~masked
         if subtract_sky:
-            level = torch.stack([sky(band, ~background)[0] for band in x.unbind(dim=1)], dim=1)
+            level = torch.stack([sky_level(band, ~background) for band in x.unbind(dim=1)], dim=1)
             x = x - level.nan_to_num()[..., None, None]
         bands = torch.where(masked[:, None], 0.0, x)
         light = bands.mean(dim=1)
