@@ -3,11 +3,11 @@
     python benchmarks/time_to_quality.py --root DATA/gz1 --seconds 60 120 240 --seeds 0 1 2 -o results.json
 
 Each point of the curve is a training of its own, whose schedules end at its last second: 45 % of the time for the
-autoencoder, the rest for the denoiser, for both systems; galdiff's autoencoder gets no more than ``--longest`` seconds,
-since latents of one that was trained for longer are harder to generate (docs/measurements.md).
-``--rates 174 554`` (images a second of autoencoder and denoiser, measured on the idle machine) trains for as many
-images as that time holds instead, so that a long point may be taken while the machine does something else. The peer is
-what its documentation leads to: AutoencoderKL (f4; 32, 64, 128) and a class-conditional UNet2DModel (64, 128, 128), AdamW at a
+autoencoder, the rest for the denoiser, for both systems; galdiff's autoencoder gets no more than ``--longest``
+seconds, since latents of one that was trained for longer are harder to generate (docs/measurements.md). ``--rates 174
+554`` (images a second of autoencoder and denoiser, measured on the idle machine) trains for as many images as that
+time holds instead, so that a long point may be taken while the machine does something else. The peer is what its
+documentation leads to: AutoencoderKL (f4; 32, 64, 128) and a class-conditional UNet2DModel (64, 128, 128), AdamW at a
 constant rate, noise prediction on the cosine schedule, a weight average, 50 steps of DDIM. Both are scored by the same
 features (`galdiff.metrics`) against the same held-out images; neither the clock of the one nor of the other runs while
 samples are drawn or scored.

@@ -69,6 +69,14 @@ def test_search_is_brute_force(size):
             assert tuple(found["shift"][i, j].to_numpy()) == shift
 
 
+def test_the_coarse_pass_alone_finds_copies_between_its_windows():
+    training = blobs(3000)
+    rows = np.arange(0, 3000, 20)
+    between = np.roll(training[rows], (1, -1), (2, 3))
+    found = nearest_neighbours(between, training, candidates=1)["index"].to_numpy()[:, 0]
+    assert (found == rows).mean() >= 0.99
+
+
 def test_planted_copies_are_found_and_their_pose_is_the_answer():
     training = blobs(3000)
     rows, copies = planted(training, 200)

@@ -9,8 +9,8 @@ more of them than another,
 It is searched in two passes over the training images: by a lower bound of it, then exactly among the best.
 
 1. Images are averaged over 4 pixels or so, to 15 a side, and projected on their 128 leading principal components, as
-   far as there are; both only make distances smaller. Every second shift and all symmetries of the samples are compared
-   with every training image, a matrix product.
+   far as there are; both only make distances smaller. Every second shift, as the black squares of a chessboard, and
+   all symmetries of the samples are compared with every training image, a matrix product.
 2. The best 50 are compared at full resolution in all poses, another product; the best pose's distance is in float64.
 """
 
@@ -206,13 +206,14 @@ class _Coarse(NamedTuple):
         return cls(mean.float(), axes[:, -_COMPONENTS:].float(), shift, turns)
 
     def project(self, x: Tensor, starts: list[int]) -> Tensor:
-        """Return projections of the windows that begin there, ``(window, sample, component)``."""
-        return (_averaged(x, starts, self.shift) - self.mean) @ self.components
+        """Return projections of every second of the windows that begin there, ``(window, sample, component)``."""
+        # There is an odd number of starts: all others are a pixel away from one that is kept.
+        return (_averaged(x, starts, self.shift)[::2] - self.mean) @ self.components
 
     def search(self, x: Tensor, source: Blocks, count: int) -> Tensor:
         """Return the rows of the training images with the smallest distance in any pose, ``(sample, count)``."""
         # |t - g|^2 = |t|^2 - 2 (t, 1) . (g, -|g|^2 / 2): the best pose has the largest product.
-        starts = sorted({*range(0, 2 * self.shift + 1, 2), 2 * self.shift})
+        starts = list(range(2 * self.shift + 1))
         queries = []
         for part in x.split(_SAMPLES):
             g = torch.cat([self.project(_turned(part, t), starts) for t in range(8 if self.turns else 1)])
