@@ -224,7 +224,7 @@ def train(
                 note(plot, folder, state.images)
             if snapshots and isinstance(state.average, PowerAverage):
                 marks = length.marks(snapshots.count)
-                if marks > marked or finished:
+                if finished or marked < marks < snapshots.count:  # the clock may pass the last one within a step
                     marked = marks
                     snapshots.save(state.average, state.names, images=state.images, step=step + 1)
             if _due(save_every, positions, finished) or caught:
