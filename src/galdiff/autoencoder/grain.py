@@ -23,6 +23,7 @@ spectrum P on average; within an image and between images its octaves rise and f
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 
@@ -40,6 +41,7 @@ _BINS = 48  # radial bins of the spectrum, from zero to the corner of the Fourie
 _LEAST = 0.05  # of the power that an octave would have alone
 _ROUNDS = 3
 _ROWS_A_REGRESSOR = 8  # with fewer images the levels are given their mean alone
+_IMAGES = 64  # measured at a time: what memory is given once is used again
 _PARTS = 8  # an image's noise level is the median over so many parts squared
 
 
@@ -167,45 +169,56 @@ class Grain(nn.Module):
             measured with; one that is still being trained gives levels their mean and scatter alone.
         """
         size = (residual.shape[-2], residual.shape[-1])
-        log_sigma = self.log_sigma(maps, size)
-        z = (starlet(residual.float()) * torch.exp(-log_sigma)).permute(1, 2, 0, 3, 4).flatten(2).double()
-        covariance = z @ z.transpose(1, 2) / z.shape[2]
+        log_sigma = [self.log_sigma(part, size) for part in maps.split(_IMAGES)]
+        batches = list(zip(mean.split(_IMAGES), residual.split(_IMAGES), log_sigma, strict=True))
+        self._measure_spectrum(batches)
+
+        # The levels' dependence on what the decoder says, and their scatter about it, moved until draws have both. A
+        # few rounds do: it is octaves leaking into each other that a single one would leave.
+        level = torch.cat([self.levels(part, sigma) for _, part, sigma in batches]).double()
+        known = torch.cat([self._summary(part, sigma) for part, _, sigma in batches])
+        regressors = known.double()
+        if not by_content or len(known) < _ROWS_A_REGRESSOR * known.shape[1]:
+            regressors[:, 1:] = 0.0
+        solve = torch.linalg.pinv(regressors)
+        index, channels = torch.arange(len(mean)), SCALES * self.bands
+        white, between = (normal(0, "calibration", index, (channels, *shape), mean.device) for shape in (size, ()))
+        effect, scatter = torch.zeros_like(self.effect.double()), torch.zeros_like(self.scatter.double())
+        for _ in range(_ROUNDS):
+            self._normalize(known, log_sigma)
+            gains = self._gain(known, between).split(_IMAGES)
+            draws = (self._draw(*part) for part in zip(log_sigma, gains, white.split(_IMAGES), strict=True))
+            found = torch.cat([self.levels(*part) for part in zip(draws, log_sigma, strict=True)]).double()
+            effect += solve @ (level - found)
+            values, vectors = torch.linalg.eigh(
+                scatter
+                + torch.cov((level - regressors @ (solve @ level)).T)
+                - torch.cov((found - regressors @ (solve @ found)).T)
+            )
+            values = values.clamp_min(0)
+            scatter = vectors * values @ vectors.T
+            self.effect.copy_(effect)
+            self.scatter.copy_(vectors * values.sqrt())
+        self._normalize(known, log_sigma)
+
+    def _measure_spectrum(self, batches: Sequence[tuple[Tensor, Tensor, Tensor]]) -> None:
+        """Measure the residuals' spectrum and their correlation between bands by octave."""
+        images, size = sum(len(part) for part, _, _ in batches), batches[0][1].shape[-2:]
+        covariance, power = self.correlation.new_zeros((), dtype=torch.float64), self.spectrum.new_zeros(())
+        for _, residual, log_sigma in batches:
+            z = (starlet(residual.float()) * torch.exp(-log_sigma)).permute(1, 2, 0, 3, 4).flatten(2).double()
+            covariance = covariance + z @ z.transpose(1, 2) / (images * size.numel())
+            # No window: it would weigh the object in the middle over the sky, whose grain is larger in a square-root
+            # stretch, and a residual has no gradient that jumps at the edges.
+            power = power + torch.fft.rfft2(residual).abs().square().sum(0) / (images * size.numel())
         std = covariance.diagonal(dim1=1, dim2=2).sqrt().clamp_min(1e-6)
         self.correlation.copy_(covariance / std[:, :, None] / std[:, None, :])
-        # No window: it would weigh the object in the middle over the sky, whose grain is larger in a square-root
-        # stretch, and a residual has no gradient that jumps at the edges.
-        power = torch.fft.rfft2(residual).abs().square().mean(0) / (size[0] * size[1])
         lower, share = (b.to(power.device) for b in _bins(*size))
         weights = torch.cat([1 - share.flatten(), share.flatten()])
         where = torch.cat([lower.flatten(), lower.flatten() + 1])
         count = power.new_zeros(_BINS).index_add_(0, where, weights)
         total = power.new_zeros(self.bands, _BINS).index_add_(1, where, power.flatten(1).repeat(1, 2) * weights)
         self.spectrum.copy_(_fill(total / count.clamp_min(1e-9), count > 0.5))
-
-        # The levels' dependence on what the decoder says, and their scatter about it, moved until draws have both. A
-        # few rounds do: it is octaves leaking into each other that a single one would leave.
-        known = self._summary(mean, log_sigma).double()
-        if not by_content or len(known) < _ROWS_A_REGRESSOR * known.shape[1]:
-            known[:, 1:] = 0.0
-        solve = torch.linalg.pinv(known)
-        index, channels = torch.arange(len(mean)), SCALES * self.bands
-        numbers = [normal(0, "calibration", index, (channels, *shape), device=mean.device) for shape in (size, ())]
-        level = self.levels(residual, log_sigma).double()
-        effect, scatter = torch.zeros_like(self.effect.double()), torch.zeros_like(self.scatter.double())
-        for _ in range(_ROUNDS):
-            self._normalize(mean, log_sigma)
-            found = self.levels(self(mean, maps, *numbers), log_sigma).double()
-            effect += solve @ (level - found)
-            values, vectors = torch.linalg.eigh(
-                scatter
-                + torch.cov((level - known @ (solve @ level)).T)
-                - torch.cov((found - known @ (solve @ found)).T)
-            )
-            values = values.clamp_min(0)
-            scatter = vectors * values @ vectors.T
-            self.effect.copy_(effect)
-            self.scatter.copy_(vectors * values.sqrt())
-        self._normalize(mean, log_sigma)
 
     def _summary(self, mean: Tensor, log_sigma: Tensor) -> Tensor:
         """Return what the level of an image may depend on: a constant, the sky by band, the middle of the maps."""
@@ -234,10 +247,27 @@ class Grain(nn.Module):
         lower, share = (b.to(self.spectrum.device) for b in _bins(*size))
         return torch.lerp(self.spectrum[:, lower], self.spectrum[:, lower + 1], share)
 
-    def _normalize(self, mean: Tensor, log_sigma: Tensor) -> None:
-        gain = self._summary(mean, log_sigma) @ self.effect + self.scatter.square().sum(1)
-        amplitudes = self._amplitudes(log_sigma + gain.unflatten(1, (SCALES, self.bands))[..., None, None])
-        self.level.copy_(amplitudes.double().square().mean(dim=(0, 3, 4)).sqrt().clamp_min(1e-6))
+    def _gain(self, known: Tensor, scatter: Tensor) -> Tensor:
+        """Return the log level of every image relative to its maps, from its summary and unit normal numbers."""
+        return known @ self.effect + scatter @ self.scatter.T
+
+    def _octaves(self, log_sigma: Tensor, gain: Tensor) -> Tensor:
+        """Return the amplitudes ``(n, scale, band, y, x)`` of images with gains ``(n, scale * band)``."""
+        return self._amplitudes(log_sigma + gain.unflatten(1, (SCALES, self.bands))[..., None, None])
+
+    def _normalize(self, known: Tensor, log_sigma: Sequence[Tensor]) -> None:
+        gains = (known @ self.effect + self.scatter.square().sum(1)).split(_IMAGES)
+        squares = [self._octaves(*part).square().mean(dim=(3, 4)) for part in zip(log_sigma, gains, strict=True)]
+        self.level.copy_(torch.cat(squares).double().mean(dim=0).sqrt().clamp_min(1e-6))
+
+    def _draw(self, log_sigma: Tensor, gain: Tensor, white: Tensor) -> Tensor:
+        white = white.unflatten(1, (SCALES, self.bands))
+        jitter = 1e-4 * torch.eye(self.bands, device=white.device)
+        white = torch.einsum("sab,nsbyx->nsayx", torch.linalg.cholesky(self.correlation + jitter), white)
+        size = (white.shape[-2], white.shape[-1])
+        transfer = (_responses(*size)[1].to(white.device)[:, None] * self._power(size)).sqrt().to(white)
+        octaves = torch.fft.irfft2(torch.fft.rfft2(white) * transfer, s=size)
+        return (self._octaves(log_sigma, gain) / self.level[:, :, None, None] * octaves).sum(dim=1)
 
     def forward(self, mean: Tensor, maps: Tensor, white: Tensor, scatter: Tensor) -> Tensor:
         """Draw noise.
@@ -256,16 +286,8 @@ class Grain(nn.Module):
         Tensor
             ``(n, band, y, x)``.
         """
-        size = (white.shape[-2], white.shape[-1])
-        log_sigma = self.log_sigma(maps, size)
-        gain = self._summary(mean, log_sigma) @ self.effect + scatter @ self.scatter.T
-        amplitudes = self._amplitudes(log_sigma + gain.unflatten(1, (SCALES, self.bands))[..., None, None])
-        white = white.unflatten(1, (SCALES, self.bands))
-        jitter = 1e-4 * torch.eye(self.bands, device=white.device)
-        white = torch.einsum("sab,nsbyx->nsayx", torch.linalg.cholesky(self.correlation + jitter), white)
-        transfer = (_responses(*size)[1].to(white.device)[:, None] * self._power(size)).sqrt().to(white)
-        octaves = torch.fft.irfft2(torch.fft.rfft2(white) * transfer, s=size)
-        return (amplitudes / self.level[:, :, None, None] * octaves).sum(dim=1)
+        log_sigma = self.log_sigma(maps, (white.shape[-2], white.shape[-1]))
+        return self._draw(log_sigma, self._gain(self._summary(mean, log_sigma), scatter), white)
 
 
 def _fill(spectrum: Tensor, measured: Tensor) -> Tensor:
