@@ -18,6 +18,7 @@ extensions = [
     "mathml",
     "myst_parser",
     "numpydoc",
+    "sidebar",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
 ]
