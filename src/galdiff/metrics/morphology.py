@@ -86,6 +86,7 @@ PROBLEMS = {
 
 _EXTENT = 1.5  # Petrosian radii
 _CHUNK = {"cpu": 64}  # what stays in a core's cache
+_FITTED = 2**21  # pixels of the cutouts that are fitted together
 _COMPLETE, _SKY_PIXELS, _FAINT = 0.9, 16, 2.5
 
 
@@ -137,12 +138,16 @@ def morphology(
     x = as_images(images, finite=False)
     labels = None if segmentation is None else as_labels(segmentation, x)
     psf_sigma = None if psf_fwhm is None else psf_fwhm / pixel_scale / math.sqrt(8 * math.log(2))
+    chunk = _CHUNK.get(x.device.type, 1024)
+    together = max(1, _FITTED // (chunk * math.prod(x.shape[2:]))) * chunk
     parts = []
-    for rows in torch.arange(len(x)).split(_CHUNK.get(x.device.type, 1024)):
-        part = slice(int(rows[0]), int(rows[-1]) + 1)
-        given = None if labels is None else labels[part]
-        sources = Sources.find(x[part], segmentation=given, subtract_sky=subtract_sky)
-        parts.append(_measure(sources, gain, psf_sigma))
+    for rows in torch.arange(len(x)).split(together):
+        measured = []
+        for few in rows.split(chunk):
+            part = slice(int(few[0]), int(few[-1]) + 1)
+            given = None if labels is None else labels[part]
+            measured.append(_measure(Sources.find(x[part], segmentation=given, subtract_sky=subtract_sky), gain))
+        parts.append(_with_sersic(measured, psf_sigma))
     columns = {name: torch.cat([p[name] for p in parts]).cpu().numpy() for name in parts[0]}
     data: dict[str, Any] = {}
     for name, unit in STATISTICS.items():
@@ -171,24 +176,41 @@ def flagged_fraction(measured: xr.Dataset, *, level: int = 2) -> float:
     return float((measured["flag"] >= level).mean())
 
 
-def _measure(sources: Sources, gain: float | None, psf_sigma: float | None) -> dict[str, Tensor]:
-    """Measure those that are there; the others have a flag."""
+def _measure(sources: Sources, gain: float | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Measure those that are there, the others have a flag; return what a Sérsic fit of the former begins with too."""
     flux = (sources.light * sources.object).sum(dim=(1, 2))
     found = (sources.object.sum(dim=(1, 2)) >= MINIMUM_AREA) & (flux > 0)
     result = {name: sources.light.new_full((len(sources),), torch.nan) for name in STATISTICS}
     bits = 2 ** list(PROBLEMS).index("no_object")
-    problems = torch.where(found, 0, bits)
-    flags = {"flag": torch.where(found, 0, 2), "sersic_flag": torch.where(found, 0, 2), "problems": problems}
+    result |= {"flag": torch.where(found, 0, 2), "problems": torch.where(found, 0, bits), "found": found}
+    if not found.any():
+        return result, {}
+    values, start = _statistics(sources[found], gain)
+    for column, part in values.items():
+        result[column][found] = part
+    return result, start
+
+
+def _with_sersic(
+    measured: list[tuple[dict[str, Tensor], dict[str, Tensor]]], psf_sigma: float | None
+) -> dict[str, Tensor]:
+    """Fit many at once: a few that take long would cost as much as all others in every chunk."""
+    result = {name: torch.cat([columns[name] for columns, _ in measured]) for name in measured[0][0]}
+    found = result.pop("found")
+    result["sersic_flag"] = torch.where(found, 0, 2)
     if found.any():
-        values = _statistics(sources[found], gain, psf_sigma)
-        for column, part in values.items():
-            (flags if column in flags else result)[column][found] = part
+        starts = [start for _, start in measured if start]
+        fit = fit_sersic(**{name: torch.cat([s[name] for s in starts]) for name in starts[0]}, psf_sigma=psf_sigma)
+        for name in ("index", "radius", "ellipticity"):
+            result[f"sersic_{name}"][found] = torch.where(fit.converged, getattr(fit, name), torch.nan)
+        odd = fit.bounded | (fit.radius > math.hypot(*starts[0]["light"].shape[1:]))
+        result["sersic_flag"][found] = torch.where(fit.converged, odd.long(), 2)
     for name in STATISTICS:
-        result[name][flags["flag"] == 2] = torch.nan
-    return result | flags
+        result[name][result["flag"] == 2] = torch.nan
+    return result
 
 
-def _statistics(sources: Sources, gain: float | None, psf_sigma: float | None) -> dict[str, Tensor]:
+def _statistics(sources: Sources, gain: float | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     light, valid = sources.light, ~sources.masked
     inside = torch.where(sources.object, light, 0.0)
     centroid = _centroid(inside)
@@ -211,17 +233,16 @@ def _statistics(sources: Sources, gain: float | None, psf_sigma: float | None) -
     half = ellipses.containing(0.5, _EXTENT * elliptical)
     variance = sources.noise.square()[:, None, None] + (0 if gain is None else light.abs() / gain)
     variance = torch.where(variance > 0, variance, 1.0)
-    fit = fit_sersic(
-        light,
-        valid / variance,
-        center=center,
-        radius=half.nan_to_num(1.0),
-        ellipticity=ellipticity,
-        orientation=orientation,
+    start = {
+        "light": light,
+        "weight": valid / variance,
+        "center": center,
+        "radius": half.nan_to_num(1.0),
+        "ellipticity": ellipticity,
+        "orientation": orientation,
         # About what a profile of this concentration has.
-        index=((concentration / 2.7) ** 3.5).nan_to_num(1.0),
-        psf_sigma=psf_sigma,
-    )
+        "index": ((concentration / 2.7) ** 3.5).nan_to_num(1.0),
+    }
     signal = region & (light >= 0)
     ratio = (torch.where(signal, light, 0.0) / variance.sqrt()).sum(dim=(1, 2)) / signal.sum(dim=(1, 2)).clamp_min(1)
     band_flux = (sources.bands * region[:, None]).sum(dim=(2, 3))
@@ -244,10 +265,7 @@ def _statistics(sources: Sources, gain: float | None, psf_sigma: float | None) -
     }
     levels = [where.long() * PROBLEMS[name] for name, where in problems.items()]
     bits = [where.long() << list(PROBLEMS).index(name) for name, where in problems.items()]
-    lost = ~fit.converged
-    odd = fit.bounded | (fit.radius > math.hypot(height, width))
-    sersic = {"index": fit.index, "radius": fit.radius, "ellipticity": fit.ellipticity}
-    return {
+    values = {
         "center_x": center[:, 1],
         "center_y": center[:, 0],
         "ellipticity": ellipticity,
@@ -268,12 +286,11 @@ def _statistics(sources: Sources, gain: float | None, psf_sigma: float | None) -
         "asymmetry": least,
         "rms_asymmetry2": rms2,
         "smoothness": smoothness(sources, center, circular),
-        **{f"sersic_{name}": torch.where(lost, torch.nan, value) for name, value in sersic.items()},
         "color": torch.where(lit, color, torch.nan),
         "flag": torch.stack(levels).amax(dim=0),
-        "sersic_flag": torch.where(lost, 2, odd.long()),
         "problems": torch.stack(bits).sum(dim=0),
     }
+    return values, start
 
 
 def _centroid(inside: Tensor) -> Tensor:

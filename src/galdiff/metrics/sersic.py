@@ -23,6 +23,7 @@ from galdiff.metrics.gini import smooth
 __all__ = ["SersicFit", "fit_sersic", "sersic_b"]
 
 _ROUNDS = 60
+_BLOCK = {"cpu": 64}  # images at a time: what stays in a core's cache
 _TOLERANCE = 1e-6
 _BOUNDS = (math.log(0.1), math.log(10.0))
 _SMALLEST = 1e-3  # squared radius in units of r_e^2: the profile of the central pixel stays finite
@@ -165,6 +166,11 @@ class _Model:
         torch.Tensor
             float64 ``(n, 8, 8)``; the residual is last.
         """
+        block = _BLOCK.get(parameters.device.type, len(parameters))
+        rows = (parameters.split(block), self.root.split(block), self.light.split(block))
+        return torch.cat([self._multiply(*part) for part in zip(*rows, strict=True)])
+
+    def _multiply(self, parameters: Tensor, root: Tensor, light: Tensor) -> Tensor:
         amplitude, log_n, xx, xy, yy = parameters[:, :5].unbind(dim=1)
         center = parameters[:, 5:] - self.middle
         n = log_n.exp()
@@ -179,25 +185,27 @@ class _Model:
         # The profile's derivatives by amplitude and ln n, twice that by the squared radius, all but their factors.
         unit = torch.sub(b, bz).exp_()
         if self.psf_sigma is None:
-            unit *= self.root
+            unit *= root
         by_square = torch.div(bz, square, out=square).mul_(unit)
         by_n = log_z.sub_(slope / b).mul_(bz).add_(slope).mul_(unit)
-        products = self._products(unit, by_n, by_square, a)
+        products = self._products(unit, by_n, by_square, a, root, light)
         factors = self._factors(amplitude, log_n.exp(), xx, xy, yy, center)
         return factors @ products @ factors.mT
 
-    def _products(self, unit: Tensor, by_n: Tensor, by_square: Tensor, amplitude: Tensor) -> Tensor:
+    def _products(
+        self, unit: Tensor, by_n: Tensor, by_square: Tensor, amplitude: Tensor, root: Tensor, light: Tensor
+    ) -> Tensor:
         """Multiply two maps, the third times x x, x y, y y, x, y and 1, and the residual: ``(n, 9, 9)``."""
         if self.psf_sigma is not None:
             powers = [self.y_powers[j, :, None] * self.x_powers[i] for i, j in zip(_X, _Y, strict=True)]
             maps = torch.stack([unit, by_n, *(by_square * power for power in powers)], dim=1)
             sigma = unit.new_full((8 * len(unit),), self.psf_sigma)
-            maps = smooth(maps.flatten(0, 1), sigma).view_as(maps) * self.root[:, None]
-            residual = self.light - amplitude * maps[:, 0]
+            maps = smooth(maps.flatten(0, 1), sigma).view_as(maps) * root[:, None]
+            residual = light - amplitude * maps[:, 0]
             maps = torch.cat([maps, residual[:, None]], dim=1).flatten(2)
             found = (maps @ maps.mT).double()
         else:
-            residual = torch.addcmul(self.light, amplitude, unit, value=-1)
+            residual = torch.addcmul(light, amplitude, unit, value=-1)
             found = unit.new_empty(len(unit), 9, 9, dtype=torch.float64)
             maps = unit.new_empty(len(unit), 4, *unit.shape[1:])
             others, places = (unit, by_n, residual, by_square), (0, 1, 8)
