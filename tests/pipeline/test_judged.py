@@ -58,7 +58,7 @@ def test_votes_that_are_there_are_found_and_others_are_not(sets, monkeypatch):
     assert slope.floor > 0.6
     assert slope.verdict(4.0) == "pass"
     curves = right.curves
-    assert curves["votes_question"].values.tolist() == ["shape"]
+    assert curves["votes_title"].values.tolist() == ["shape"]
     assert curves["votes_found"].dims == ("question", "bin")
     assert np.abs(curves["votes_found"] - curves["votes_found_real"]).max() < 0.15
     asked = curves["votes_asked"].to_numpy()[0]
@@ -142,8 +142,13 @@ class TestLenses:
         assert not asked_rings(Judging(FORMAT, SCHEMA, *sets, sets[1]))
 
     def test_numbers_are_read_but_angles_are_not(self):
-        names = [f.name for f in self.judging().scalars(640).figures]
-        assert names == [f"recovered_{s}[theta_e]" for s in ("slope", "bias", "scatter")]
+        judged = self.judging().scalars(640)
+        assert [f.name for f in judged.figures] == [f"recovered_{s}[theta_e]" for s in ("slope", "bias", "scatter")]
+        asked, found = (judged.curves[f"numbers_{name}"].to_numpy() for name in ("asked", "found"))
+        assert asked.shape == found.shape == (1, 10)
+        assert np.isfinite(found).all()
+        assert (np.diff(asked) > 0).all()
+        assert asked.mean() == pytest.approx(self.judging().generated.numbers("theta_e").mean(), rel=1e-3)
         few = self.judging(100).scalars(640).figures
         assert [(f.name, f.status) for f in few] == [("recovered_slope[theta_e]", "too few")]
 

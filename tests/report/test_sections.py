@@ -10,10 +10,10 @@ import xarray as xr
 from PIL import Image
 
 from galdiff.report import write_report
+from galdiff.report.asked import asked_curves
 from galdiff.report.corner import corner_plot
 from galdiff.report.memorisation import closest_pairs
 from galdiff.report.pictures import grids, sweeps
-from galdiff.report.votes import vote_curves
 
 STEPS, SEEDS, SIZE = 6, 4, 16
 STATISTICS = ("gini", "m20", "concentration", "asymmetry", "smoothness", "sersic_index", "r50")
@@ -63,7 +63,7 @@ def arrays():
         ),
         "votes": xr.Dataset(
             {
-                "votes_question": ("question", text("edge-on", "bar")),
+                "votes_title": ("question", text("edge-on", "bar")),
                 "votes_asked": (bins, asked),
                 "votes_found": (bins, asked * 0.9),
                 "votes_found_real": (bins, asked),
@@ -108,10 +108,11 @@ def test_pairs_without_held_out_ones_are_pictures_alone(arrays):
 def test_votes_have_a_panel_a_question_that_was_asked(arrays):
     data = arrays["votes"]
     data["votes_found"][1], data["votes_found_real"][1] = np.nan, np.nan
-    assert vote_curves(data).count('id="axes_') == 1
-    assert vote_curves(data.drop_vars("votes_found_real")).startswith("<svg")
+    assert asked_curves(data, "votes").count('id="axes_') == 1
+    assert asked_curves(data.drop_vars("votes_found_real"), "votes").startswith("<svg")
     data["votes_asked"][:] = np.nan
-    assert vote_curves(data) == ""
+    assert asked_curves(data, "votes") == ""
+    assert asked_curves(data, "numbers") == ""
 
 
 def test_the_corner_plot_has_every_two_of_six_statistics(arrays):

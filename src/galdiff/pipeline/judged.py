@@ -161,6 +161,9 @@ class Judging:
     def scalars(self, seen: int) -> Evaluation:
         """Judge the numbers, angles aside: whether samples show those that were asked for (`recovery_figures`).
 
+        The curves ``numbers_asked``, ``numbers_found`` and ``numbers_found_real`` ``(number, bin)`` are means by
+        tenths of the asked ones; NaN where there are fewer than five.
+
         Parameters
         ----------
         seen : int
@@ -178,13 +181,20 @@ class Judging:
         judge = ScalarJudge(len(self.image_format.bands), fields)
         judge.fit(self._lesson, lesson, seed=self.seed, seen=seen)
         found, real = self._seen(judge, self.generated), self._seen(judge, self.real)
-        figures = []
+        figures, rows = [], []
         for column, field in enumerate(fields):
             name = field.name
             options: dict[str, Any] = {"reader": _PROTOCOL, "unit": field.unit, "seed": self.seed}
             given = (self.generated.numbers(name), real[:, column], self.real.numbers(name))
             figures += recovery_figures(found[:, column], *given, name, **options)
-        return Evaluation(figures)
+            rows.append(
+                _by_rank(self.generated.numbers(name), found[:, column], self.real.numbers(name), real[:, column])
+            )
+        curves = zip(("numbers_asked", "numbers_found", "numbers_found_real"), np.swapaxes(rows, 0, 1), strict=True)
+        titles = [f"{field.name} [{field.unit}]" if field.unit else field.name for field in fields]
+        title = ("number", np.asarray(titles, dtype=object))
+        dims = ("number", "bin")
+        return Evaluation(figures, xr.Dataset({name: (dims, c) for name, c in curves} | {"numbers_title": title}))
 
     def votes(self, seen: int, *, draws: int = 20) -> Evaluation:
         """Judge the votes: whether volunteers would see what was asked for (`vote_figures`).
@@ -218,7 +228,7 @@ class Judging:
         _, floor = _by_asked(real, votes[1], masks[1], tree)
         dims = ("question", "bin")
         curves: dict[str, Any] = {
-            "votes_question": ("question", np.asarray([q.name for q in tree.questions], dtype=object)),
+            "votes_title": ("question", np.asarray([q.name for q in tree.questions], dtype=object)),
             "votes_asked": (dims, asked),
             "votes_found": (dims, drawn),
             "votes_found_real": (dims, floor),
@@ -247,6 +257,21 @@ class Judging:
         encoder.save(folder)
         trained = f"{seen} views of {len(self.train)} training images, seed {self.seed}"
         return EncoderFeatures(encoder, self.image_format, trained)
+
+
+def _by_rank(asked: np.ndarray, found: np.ndarray, truth: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """Return mean asked and found numbers by tenths of the asked ones, and found ones of real images, ``(3, bin)``."""
+    if not np.isfinite(asked).any():
+        return np.full((3, _BINS), np.nan)
+    edges = np.nanquantile(asked, np.linspace(0, 1, _BINS + 1)[1:-1])
+    means = []
+    for by, values in ((asked, asked), (asked, found), (truth, real)):
+        known = np.isfinite(by) & np.isfinite(values)
+        place = np.searchsorted(edges, by[known])
+        count = np.bincount(place, minlength=_BINS)
+        total = np.bincount(place, values[known], minlength=_BINS)
+        means.append(np.where(count >= _FEWEST, total / np.maximum(count, 1), np.nan))
+    return np.stack(means)
 
 
 def _by_asked(

@@ -14,13 +14,13 @@ import xarray as xr
 
 from galdiff.atomic import write_text
 from galdiff.metrics.figure import RULE, Figure, judge
+from galdiff.report.asked import asked_curves
 from galdiff.report.corner import corner_plot
 from galdiff.report.memorisation import closest_pairs
 from galdiff.report.pictures import example_grids, grids, picture, reconstructions, sweeps
 from galdiff.report.plots import COLORS, curves, render
 from galdiff.report.reconstruction import reconstruction_curves
 from galdiff.report.verdicts import SIGNS, number, plain_name
-from galdiff.report.votes import vote_curves
 from galdiff.training.log import read_metrics
 
 __all__ = ["curve_panels", "fill_page", "load_group", "load_json", "write_report"]
@@ -63,7 +63,8 @@ def write_report(folder: str | Path) -> Path:
         "sweeps": sweeps(drawn["sweep"], drawn["real"], unit),
         "pairs": closest_pairs(data, unit),
         "feature_pairs": closest_pairs(data, unit, "feature_pair"),
-        "votes": vote_curves(data),
+        "votes": asked_curves(data, "votes"),
+        "numbers": asked_curves(data, "numbers"),
         "corner": corner_plot(data),
         "reconstructions": reconstructions(data, unit),
         "kept": reconstruction_curves(data),
