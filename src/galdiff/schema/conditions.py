@@ -11,7 +11,6 @@ so that 5 votes and 50 votes are not the same statement.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from galdiff.errors import GaldiffError
 from galdiff.randomness import Draws
+from galdiff.schema.asking import ask
 from galdiff.schema.fields import Class, Field, Scalar, Votes, lookup
 from galdiff.schema.trees import QuestionTree
 
@@ -153,15 +153,7 @@ class ConditionSchema:
                 raise GaldiffError(f"'{name}' is an answer of {field}", remedy=f"Ask for {field}.{name}")
             f = self.by_name[lookup(name, tuple(self.by_name), "the conditions of this model")]
             values, masks = conditions.values[name], conditions.masks[name]
-            if _is_sequence(value):
-                if len(value) != n:
-                    remedy = "Give one value for all samples, or one a sample"
-                    raise GaldiffError(f"{name} has {len(value)} values, not {n}", remedy=remedy)
-                for row, place, mask in zip(value, values, masks, strict=True):
-                    _ask(f, row, place, mask)
-            elif n:
-                _ask(f, value, values[0], masks[0])
-                values[1:], masks[1:] = values[0], masks[0]
+            ask(f, value, values, masks)
         return conditions
 
     def part(self, name: str) -> tuple[str, int | None]:
@@ -304,56 +296,3 @@ def _gap(f: Scalar, value: Tensor, goal: Tensor) -> Tensor:
     """Difference in standard deviations; of two lines never more than a right angle."""
     gap = (value - goal).abs()
     return (torch.minimum(gap % 180, -gap % 180) if f.angle else gap) / f.std
-
-
-def _is_sequence(value: Any) -> bool:
-    """Whether a value is one for every row: a list, an array, a column of a table."""
-    is_one = isinstance(value, str | Mapping) or not hasattr(value, "__len__")
-    return not is_one and bool(getattr(value, "ndim", 1) == 1)
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise GaldiffError(
-            f"{name}={value!r} is not a number", remedy="Give a number, or one for each sample, or leave it out"
-        )
-    return number
-
-
-def _ask(f: Field, value: Any, place: Tensor, mask: Tensor) -> None:
-    """Write what is asked of a row into the row's values and mask."""
-    if isinstance(f, Votes):
-        _ask_votes(f, value, place, mask)
-        return
-    if isinstance(f, Class) and isinstance(value, str):
-        value = f.classes.index(lookup(value, f.classes, f"the classes of '{f.name}'"))
-    number = _number(f.name, value)
-    if isinstance(f, Class) and number not in range(len(f.classes)):
-        raise GaldiffError(f"class {value} of '{f.name}' is out of range", remedy=f"0 to {len(f.classes) - 1}")
-    place.fill_(number)
-    mask.fill_(True)
-
-
-def _ask_votes(f: Votes, value: Any, place: Tensor, mask: Tensor) -> None:
-    if not isinstance(value, Mapping):
-        raise GaldiffError(f"{f.name}={value!r} is not a mapping", remedy="Ask for answers: {'spiral': 0.9}")
-    asked: dict[int, dict[int, float]] = {}
-    for answer, asked_fraction in value.items():
-        q, a = f.tree.find(answer)
-        fraction = _number(answer, asked_fraction)
-        if not 0.0 <= fraction <= 1.0:
-            raise GaldiffError(f"vote fraction {answer}={fraction} is outside [0, 1]")
-        asked.setdefault(q, {})[a] = fraction
-    for q, fractions in asked.items():
-        answers = range(*f.tree.answer_slice(q).indices(len(f.tree.answers)))
-        total, others = sum(fractions.values()), [a for a in answers if a not in fractions]
-        if total > 1 + 1e-6 or (not others and total <= 0):
-            raise GaldiffError(f"the fractions asked of question '{f.tree.questions[q].name}' sum to {total:g}")
-        for a in answers:
-            share = fractions[a] if a in fractions else max(0.0, 1 - total) / len(others)
-            place[a] = f.typical_votes * (share if others else share / total)
-        mask[q] = True
