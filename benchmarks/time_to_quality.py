@@ -23,9 +23,11 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from galdiff.atomic import write_json
 from galdiff.config import load, run
@@ -93,17 +95,10 @@ def galdiff(
         return torch.cat(list(model.generate(model.sampler(guidance=1.0), seeds, conditions))).numpy()
 
 
-def diffusers(store: CutoutStore, seconds: float, seed: int, scores: Scores, rates: Rates) -> np.ndarray:
-    """The peer."""
-    from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DModel
-    from diffusers.training_utils import EMAModel
+def peer_networks(classes: int) -> tuple[nn.Module, nn.Module]:
+    """The peer's autoencoder and denoiser."""
+    from diffusers import AutoencoderKL, UNet2DModel
 
-    torch.manual_seed(seed)
-    rows = store.rows("train")
-    x = torch.from_numpy(store.images(rows)).float() * 2 - 1
-    labels = store.conditions().values["morphology"]
-    classes = int(labels.max()) + 1
-    y = labels[torch.from_numpy(rows)]
     vae = AutoencoderKL(
         3,
         3,
@@ -113,6 +108,46 @@ def diffusers(store: CutoutStore, seconds: float, seed: int, scores: Scores, rat
         latent_channels=4,
         sample_size=64,
     )
+    unet = UNet2DModel(
+        16,
+        4,
+        4,
+        block_out_channels=(64, 128, 128),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+        num_class_embeds=classes,
+    )
+    return vae, unet
+
+
+@torch.no_grad()
+def peer_samples(
+    vae: nn.Module, unet: nn.Module, labels: torch.Tensor, scale: float = 1.0, scheduler: Any = None, steps: int = 50
+) -> torch.Tensor:
+    """Draw pixel values ``(n, 3, 64, 64)`` in [0, 1] from the peer, by DDIM where no other scheduler is given."""
+    from diffusers import DDIMScheduler
+
+    scheduler = scheduler or DDIMScheduler(1000, beta_schedule="squaredcos_cap_v2", clip_sample=False)
+    scheduler.set_timesteps(steps)
+    z = torch.randn(len(labels), 4, 16, 16)
+    for t in scheduler.timesteps:
+        z = scheduler.step(unet(z, t, class_labels=labels).sample, t, z).prev_sample
+    return (vae.decode(z * scale).sample.clamp(-1, 1) + 1) / 2
+
+
+def diffusers(store: CutoutStore, seconds: float, seed: int, scores: Scores, rates: Rates) -> np.ndarray:
+    """The peer."""
+    from diffusers import DDPMScheduler
+    from diffusers.training_utils import EMAModel
+
+    torch.manual_seed(seed)
+    rows = store.rows("train")
+    x = torch.from_numpy(store.images(rows)).float() * 2 - 1
+    labels = store.conditions().values["morphology"]
+    classes = int(labels.max()) + 1
+    y = labels[torch.from_numpy(rows)]
+    vae, unet = peer_networks(classes)
     optimizer = torch.optim.AdamW(vae.parameters(), 5e-4)
     length, seen = Length(SHARE * seconds, rates[0]), 0
     while not length.reached(seen):
@@ -127,16 +162,6 @@ def diffusers(store: CutoutStore, seconds: float, seed: int, scores: Scores, rat
     with torch.no_grad():
         z = torch.cat([vae.encode(part).latent_dist.mean for part in x.split(64)])
         scale = float(z.std())
-    unet = UNet2DModel(
-        16,
-        4,
-        4,
-        block_out_channels=(64, 128, 128),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
-        num_class_embeds=classes,
-    )
     ema = EMAModel(unet.parameters(), decay=0.999, use_ema_warmup=True)
     optimizer = torch.optim.AdamW(unet.parameters(), 5e-4)
     noise = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2")
@@ -153,16 +178,8 @@ def diffusers(store: CutoutStore, seconds: float, seed: int, scores: Scores, rat
         seen += len(clean)
     ema.copy_to(unet.parameters())
     unet.eval()
-    sampler = DDIMScheduler(1000, beta_schedule="squaredcos_cap_v2", clip_sample=False)
-    sampler.set_timesteps(50)
-    images = []
-    with torch.no_grad():
-        for part in torch.from_numpy(scores.rows).split(100):
-            z_t = torch.randn(len(part), *z.shape[1:])
-            for t in sampler.timesteps:
-                z_t = sampler.step(unet(z_t, t, class_labels=labels[part]).sample, t, z_t).prev_sample
-            images.append((vae.decode(z_t * scale).sample.clamp(-1, 1) + 1) / 2)
-    return torch.cat(images).numpy()
+    parts = torch.from_numpy(scores.rows).split(100)
+    return torch.cat([peer_samples(vae, unet, labels[part], scale) for part in parts]).numpy()
 
 
 def main() -> None:
