@@ -160,6 +160,24 @@ class TestLenses:
         assert figures["transfer_auc"].verdict(4.0) in ("pass", "look")
         assert "transfer_auc" not in {f.name for f in self.judging().classes().figures}
 
+    def test_unknown_classes_are_not_the_first_one(self, monkeypatch):
+        seen = {}
+
+        def fit(judge, images, labels, **options):
+            seen["lesson"] = (len(images), np.bincount(labels).tolist())
+            return judge
+
+        monkeypatch.setattr(Classifier, "fit", fit)
+        judging = self.judging()
+        name = next(f.name for f in judging.schema.fields if isinstance(f, Class))
+        for part in (judging.train, judging.generated, judging.real):
+            part.conditions.masks[name][::2] = False
+            part.conditions.values[name][::2] = 0
+        kept = np.bincount(judging.train.conditions.values[name][1::2].numpy()).tolist()
+        figures = judging.classes().figures
+        assert seen["lesson"] == (300, kept)
+        assert {f.n for f in figures} == {100}
+
     def test_without_judges_unknown_values_are_nan(self):
         part = self.lenses(5, 0)
         part.conditions.masks["theta_e"][2] = False

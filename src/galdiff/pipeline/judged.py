@@ -86,6 +86,11 @@ class Labeled:
     def __len__(self) -> int:
         return len(self.images)
 
+    def where_known(self, name: str) -> Labeled:
+        """Return those whose condition of a name is known."""
+        known = self.conditions.masks[name]
+        return self if known.all() else Labeled(self.images[known.numpy()], self.conditions[known])
+
     def numbers(self, name: str) -> np.ndarray:
         """Return the values of a scalar condition, float64, NaN where it is unknown."""
         values, known = self.conditions.values[name], self.conditions.masks[name]
@@ -134,18 +139,18 @@ class Judging:
         field = next((f for f in self.schema.fields if isinstance(f, Class)), None)
         if field is None:
             return Evaluation([])
-        if len(self.train) < _MINIMUM * len(field.classes) or len(self.real) < _MINIMUM:
-            note = f"{len(self.train)} training images"
-            return Evaluation([Figure.too_few("class_accuracy", len(self.real), _PROTOCOL, note)])
-        labels, asked, truth = (
-            part.conditions.values[field.name].numpy() for part in (self.train, self.generated, self.real)
-        )
+        train, generated, real = (part.where_known(field.name) for part in (self.train, self.generated, self.real))
+        if len(train) < _MINIMUM * len(field.classes) or min(len(generated), len(real)) < _MINIMUM:
+            note = f"{len(train)} training images"
+            return Evaluation([Figure.too_few("class_accuracy", len(real), _PROTOCOL, note)])
+        labels, asked, truth = (part.conditions.values[field.name].numpy() for part in (train, generated, real))
+        lesson = self._lesson if train is self.train else self.image_format.stretch(train.images)
         judge = Classifier(len(self.image_format.bands), len(field.classes))
-        judge.fit(self._lesson, labels, seed=self.seed, field=field)
+        judge.fit(lesson, labels, seed=self.seed, field=field)
         figures = class_figures(
-            self._seen(judge, self.generated),
+            self._seen(judge, generated),
             asked,
-            self._seen(judge, self.real),
+            self._seen(judge, real),
             truth,
             field,
             frequency=np.bincount(labels, minlength=len(field.classes)),
@@ -153,9 +158,10 @@ class Judging:
         )
         note = "the floor is that of held-out real images; samples at guidance 1"
         if transfer:
-            generated, held_out = (self.image_format.stretch(part.images) for part in (self.generated, self.real))
-            lessons = (generated, asked, self._lesson, labels, held_out, truth)
-            figures += transfer_figures(*lessons, field, seed=self.seed, seen=transfer)
+            drawn, held_out = (self.image_format.stretch(part.images) for part in (generated, real))
+            figures += transfer_figures(
+                drawn, asked, lesson, labels, held_out, truth, field, seed=self.seed, seen=transfer
+            )
         return Evaluation([replace(f, note="; ".join(filter(None, (note, f.note)))) for f in figures])
 
     def scalars(self, seen: int) -> Evaluation:
