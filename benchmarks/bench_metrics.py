@@ -19,7 +19,7 @@ from galdiff.simulate import simulate_galaxies
 
 from .clock import best
 
-IMAGES, FEW = 128, 10
+IMAGES, FEW = 512, 10
 CUTOUTS, LOOP, SIZE = 10_000, 50, 64
 SAMPLES, TRAINING = 100, 10_000
 
