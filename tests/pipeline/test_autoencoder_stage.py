@@ -76,6 +76,13 @@ def session(path, folder, settings, fault):
     train(CutoutStore.open(path), folder, settings, fault)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def threads_as_before():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     return write_store(tmp_path_factory.mktemp("data") / "cutouts.zarr")

@@ -261,11 +261,11 @@ def run(
         Where another process is at work in the run directory.
     """
     chosen = _known(stages) if stages is not None else STAGES
-    if threads:
-        torch.set_num_threads(threads)
     record = Run(Path(folder))
     take_lock(record.folder / "lock")
+    before = torch.get_num_threads()
     try:
+        torch.set_num_threads(threads or before)
         for stage in _known(redo):
             record.archive(stage)
         described = data if data is not None else dataset().fingerprint()
@@ -278,6 +278,7 @@ def run(
             flow.needs(stage)
             record.do(stage, flow.inputs(stage), getattr(flow, f"do_{stage}"))
     finally:
+        torch.set_num_threads(before)
         release_lock(record.folder / "lock")
     return record.folder
 
