@@ -33,6 +33,9 @@ def real_data():
 
 
 def pytest_collection_modifyitems(items):
+    # Files with slow tests first: several workers then end together.
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     gpu = [item for item in items if item.get_closest_marker("gpu")]
     if not gpu:
         return

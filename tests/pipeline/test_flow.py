@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 import galdiff
@@ -60,6 +61,15 @@ class TestFinishedRun:
         assert latents["mean"].dims == ("sample", "channel", "y", "x")
         assert {"id", "split", "votes", "votes_mask"} <= set(latents.variables)
         assert latents.attrs["complete"] is True
+
+    def test_a_run_gives_the_threads_back(self, finished):
+        before = torch.get_num_threads()
+        torch.set_num_threads(3)
+        try:
+            train(finished.parent, threads=1)
+            assert torch.get_num_threads() == 3
+        finally:
+            torch.set_num_threads(before)
 
     def test_small_samples_are_too_few_and_not_a_number(self, finished):
         figures = {f["name"]: f for f in json.loads((finished / "evaluation.json").read_text())["figures"]}

@@ -133,12 +133,8 @@ class FITSDataset(CutoutDataset):
         on_bad: str = "fail",
     ) -> None:
         root = Path(root)
-        frame, source = None, root
-        if table is not None:
-            source = find_table(root, table, ())
-            frame = read_table(source, ids=(id,))
-            find_column(frame, id, source)
-            frame = select(frame.assign(**{id: id_column(frame, id, source)}), where, source)
+        source = root if table is None else find_table(root, table, ())
+        frame = None if table is None else _read_catalog(source, id, where)
         if mosaic is not None:
             if frame is None or side is None or (x is None) != (y is None):
                 remedy = "Set table, side, and ra and dec or both x and y"
@@ -309,6 +305,13 @@ class FITSDataset(CutoutDataset):
         """Describe table, files and geometry."""
         files = sha256_json(file_sizes({path for place in self._stamps.places for path in place.paths}))
         return {"kind": "fits", **self._described, **self._geometry(), "sizes": files}
+
+
+def _read_catalog(source: Path, id: str, where: str | None) -> pd.DataFrame:
+    """Read the chosen rows of a table, their ids as integers or text."""
+    frame = read_table(source, ids=(id,))
+    find_column(frame, id, source)
+    return select(frame.assign(**{id: id_column(frame, id, source)}), where, source)
 
 
 def _without_bad(
