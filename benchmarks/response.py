@@ -5,7 +5,7 @@ r"""Response matrix: what every figure says of galaxies with one known defect, a
 
 Populations and defects are those of `benchmarks.defects`. Figures are all of `galdiff.pipeline.families` and, judged by
 the same rule on the same page, the replication rate, the Fréchet distance of a morphology encoder, of a judge of votes
-the mean bar vote, how much of the asked-for bars it finds (``votes_found[bar]``), and the handedness; and the recovered
+the mean bar vote, how much of the asked-for bars it finds (``votes_found[bar_yes]``), and the handedness; and the recovered
 over the asked-for flux. Conditions are the votes of simulated volunteers and the true flux. A cell is the verdict, the
 significance
 
@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from galdiff.atomic import write_json
+from galdiff.data.stretch import Sqrt
 from galdiff.judges import MorphologyEncoder, VoteJudge, vote_figures
 from galdiff.metrics import Figure, frechet_distance, nearest_neighbours, physical_features
 from galdiff.metrics.features import PhysicalFeatures
@@ -40,7 +41,9 @@ from galdiff.simulate.galaxies import BANDS
 
 from .defects import DEFECTS, SEED, TREE, Galaxies, Images, galaxies, linear
 
-ENCODED, SEARCHED = 400, 1500
+STRETCH = Sqrt(1.0)
+"""What the judges see the pictures through, as in an evaluation."""
+ENCODED, SEARCHED = 1000, 1500
 """Images a set that the encoder and the search for copies see; the other figures take all of a set."""
 COLUMNS = (
     *("FD_shape", "FD_all", "power", "profile", "spectrum", "W1"),
@@ -76,21 +79,23 @@ class Judges:
         schema = ConditionSchema([Votes("votes", TREE)])
         conditions = schema.empty(len(counts))
         conditions.values["votes"], conditions.masks["votes"] = counts, known
+        stretched = STRETCH(train.images)
         return cls(
-            VoteJudge(len(BANDS), TREE).fit(train.images, counts, known, seed=SEED, seen=seen),
-            MorphologyEncoder(len(BANDS), schema).fit(train.images, conditions, seed=SEED, seen=seen // 6),
+            VoteJudge(len(BANDS), TREE).fit(stretched, counts, known, seed=SEED, seen=seen),
+            MorphologyEncoder(len(BANDS), schema).fit(stretched, conditions, seed=SEED, seen=seen // 6),
             train.images,
         )
 
     def read(self, asked: Galaxies, images: Images) -> dict[str, np.ndarray]:
         """Return what the figures compare: a row an image."""
-        a = self.votes.predict(images)
+        stretched = STRETCH(images)
+        a = self.votes.predict(stretched)
         bar, arms = (a[:, s] / a[:, s].sum(axis=1, keepdims=True) for s in map(TREE.answer_slice, (0, 1)))
         sky = SKY_LEVEL[:, None, None]
         flux = np.maximum((linear(images) - sky).mean(axis=1).sum(axis=(1, 2)), 1.0)
         found = nearest_neighbours(images[:SEARCHED], self.train, shift=0, candidates=8)["distance"].to_numpy()
         return {
-            "FD[encoder]": self.encoder.features(images[:ENCODED]),
+            "FD[encoder]": self.encoder.features(stretched[:ENCODED]),
             "copies": found,
             "bars": bar[:, :1],
             "bars | asked": np.hstack([a, asked.votes]),
@@ -138,7 +143,7 @@ def _bars_found(values: Mapping[str, np.ndarray]) -> Figure:
     """Read the figure of an evaluation, whose real images are all that are held out."""
     sets = [values["generated"], np.concatenate([values["real"], values["floor"]])]
     given = [part for a, k in (np.hsplit(rows, 2) for rows in sets) for part in (a, k, _known(k))]
-    return next(f for f in vote_figures(*given, TREE, seed=SEED, draws=2) if f.name == "votes_found[bar]")
+    return next(f for f in vote_figures(*given, TREE, seed=SEED, draws=2) if f.name == "votes_found[bar_yes]")
 
 
 def _replication(a: np.ndarray, b: np.ndarray) -> float:
@@ -279,7 +284,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, help="galaxies of the matrix (20000), or images of a set of the null (300)")
     parser.add_argument("--draws", type=int, default=100, help="pages of the null")
     parser.add_argument(
-        "--seen", type=int, default=24_000, help="images that the judge of votes trains on; the encoder on a sixth"
+        "--seen", type=int, default=72_000, help="images that the judge of votes trains on; the encoder on a sixth"
     )
     parser.add_argument("--defects", nargs="+", default=list(DEFECTS), choices=list(DEFECTS))
     parser.add_argument("--cache", type=Path, required=True, help="folder of the simulated galaxies")

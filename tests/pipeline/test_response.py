@@ -20,11 +20,16 @@ SEEN_BY = {"blur": "power_above_half_Nyquist", "noise": "W1_sky_noise", "color":
 
 
 @pytest.fixture(scope="module")
-def defects():
+def response():
     root = Path(__file__).parents[2]
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(root))
-        yield importlib.import_module("benchmarks.defects")
+        yield importlib.import_module("benchmarks.response")
+
+
+@pytest.fixture(scope="module")
+def defects(response):
+    return importlib.import_module("benchmarks.defects")
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +61,17 @@ def test_arms_turn_one_way_and_the_conditions_ask_for_it(defects, sets):
     counts = np.concatenate([part.votes for part in sets.values()])
     assert not counts[:, defects.TREE.find("right")[1]].any()
     assert counts[:, defects.TREE.find("left")[1]].any()
+
+
+def test_bars_are_found_by_a_judge_that_knows_them_and_not_by_one_that_guesses(response, sets):
+    def found(a):
+        return response._bars_found({name: np.hstack([1 + a(part.votes), part.votes]) for name, part in sets.items()})
+
+    knows = found(lambda votes: votes)
+    assert knows.value == pytest.approx(knows.floor, abs=3 * np.hypot(knows.error, knows.floor_error))
+    assert knows.value > 0.5
+    guesses = found(np.random.default_rng(0).permutation)
+    assert abs(guesses.value) < 4 * guesses.error
 
 
 @pytest.mark.parametrize("name", ["none", "copies", "bars", "class", "mirrored"])
