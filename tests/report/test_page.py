@@ -198,7 +198,7 @@ def test_stages_stand_in_the_order_of_the_flow_with_their_sum(tmp_path):
 
 def test_missing_parts_are_said_to_be_missing(tmp_path):
     text = write_report(tmp_path).read_text()
-    parts = ("evaluation", "samples", "sweeps", "curves", "morphology", "votes", "pairs", "reconstructions", "metrics")
+    parts = ("evaluation", "samples", "sweeps", "curves", "morphology", "pairs", "reconstructions", "metrics")
     for part in parts:
         assert re.search(rf"There (is|are) no {part}", text), part
 

@@ -133,7 +133,7 @@ def test_a_statistic_that_is_one_number_is_drawn(arrays):
 
 
 def test_sections_are_there_where_their_arrays_are(tmp_path, arrays, sweep):
-    notes = {"pairs": "There are no pairs", "votes": "There are no votes", "morphology": "There is no morphology"}
+    notes = {"pairs": "There are no pairs", "morphology": "There is no morphology"}
     for name, data in arrays.items():
         folder = tmp_path / name
         data.to_zarr(folder / "evaluation.zarr", zarr_format=3, consolidated=False)
@@ -142,6 +142,8 @@ def test_sections_are_there_where_their_arrays_are(tmp_path, arrays, sweep):
         assert missing == [other for other in notes if other != name]
         anchor = {"pairs": "memorisation"}.get(name, name)
         assert f'href="#{anchor}"' in page
+        # Where nothing was asked by votes, there is nothing missing.
+        assert ("Votes asked for and found" in page) == (name == "votes")
         assert "There are no sweeps" in page
         assert 'href="#sweeps"' not in page
     sweep.to_zarr(tmp_path / "s" / "samples.zarr", group="sweep", mode="w", zarr_format=3, consolidated=False)
