@@ -5,9 +5,9 @@ r"""Response matrix: what every figure says of galaxies with one known defect, a
 
 Populations and defects are those of `benchmarks.defects`. Figures are all of `galdiff.pipeline.families` and, judged by
 the same rule on the same page, the replication rate, the Fréchet distance of a morphology encoder, of a judge of votes
-the mean bar vote, how much of the asked-for bars it finds (``votes_found[bar_yes]``), and the handedness; and the recovered
-over the asked-for flux. Conditions are the votes of simulated volunteers and the true flux. A cell is the verdict, the
-significance
+the mean bar vote, how much of the asked-for bars it finds (``votes_found[bar_yes]``), and the handedness; and the
+recovered over the asked-for flux. Conditions are the votes of simulated volunteers and the true flux. A cell is the
+verdict, the significance
 
 .. math:: (d - d_0) / \sqrt{\min(\sigma, \sigma_0)^2 + \sigma_0^2}
 
