@@ -146,7 +146,7 @@ class TestSample:
             ({"n": 1, "votes": {"spiral": 0.9, "no_spiral": 0.3}}, "sum to 1.2"),
             ({"n": 1, "sampler": "plms"}, "unknown sampler 'plms'. Known: ddim, ddpm, dpmpp_2m"),
             ({"n": 1, "steps": 0}, "0 steps are not enough"),
-            ({"n": 1, "options": {"eta": 0.5}}, "sampler 'heun' has no option 'eta'. These have: ddim"),
+            ({"n": 1, "options": {"eta": 0.5}}, "sampler 'unipc' has no option 'eta'. These have: ddim"),
             ({"n": 1, "guidance": {"spirl": 2}}, "Did you mean 'spiral'"),
             ({"n": 1, "units": "physical"}, "8-bit pictures, whose brightness is no flux"),
         ],

@@ -247,7 +247,7 @@ def test_no_value_can_do_more_than_be_refused(value, key):
     ("key", "value", "words"),
     [
         ("denoiser.schedule", {"kind": "cosine", "zero_terminal": True}, "is an option of the schedule linear"),
-        ("sampling.eta", 0.5, "is an option of ddim, not of heun"),
+        ("sampling.eta", 0.5, "is an option of ddim, not of unipc"),
         ("sampling.interval", [0.9, 0.2], "from a smaller time"),
     ],
 )

@@ -128,14 +128,17 @@ class TestFit:
         for autoencoder, message in (
             ({"kind": "vq"}, "8, does not divide the side of the images, 20"),
             ({"kind": "identity", "factor": 8}, r"autoencoder\.factor: "),
-            ({"kind": "diffusers", "folder": str(tmp_path / "none")}, "is not a model of diffusers"),
         ):
             with pytest.raises(CatalogFileError, match=message):
                 LatentDiffusion.fit(dataset, tmp_path / "run", device="cpu", **self.sections(**autoencoder))
         assert not (tmp_path / "run").exists()
 
-    def test_a_pretrained_one_of_other_bands(self, place, tmp_path):
+    def test_a_pretrained_one_that_is_none_or_of_other_bands(self, place, tmp_path):
+        pytest.importorskip("diffusers")
         dataset = galdiff.GZ2Dataset(place / "data", size=16)
+        with pytest.raises(CatalogFileError, match="is not a model of diffusers"):
+            none = self.sections(kind="diffusers", folder=str(tmp_path / "none"))
+            LatentDiffusion.fit(dataset, tmp_path / "run", device="cpu", **none)
         folder = str(pretrained(tmp_path / "grey", bands=1))
         with pytest.raises(GaldiffError, match=r"has 1 bands \(in_channels\), the images have 3"):
             LatentDiffusion.fit(

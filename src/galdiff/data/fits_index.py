@@ -167,7 +167,7 @@ def locate(
     if not wanted:
         raise DataError("the mosaic's name has {band} but no bands are given", remedy="Set bands")
     columns = {c: table[find_column(table, c, source)].astype(str) for c in _FIELD.findall(mosaic) if c != "band"}
-    values = pd.DataFrame(columns, index=table.index).to_dict("records")
+    values = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)] or [{}] * len(table)
     names = [[_filled(mosaic, {**row, "band": band}) for band in wanted] for row in values]
     pixels = np.full((len(table), len(wanted), 2), np.nan)
     inside = np.zeros((len(table), len(wanted)), dtype=bool)
