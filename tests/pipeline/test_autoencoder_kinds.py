@@ -136,8 +136,8 @@ class TestFit:
     def test_a_pretrained_one_that_is_none_or_of_other_bands(self, place, tmp_path):
         pytest.importorskip("diffusers")
         dataset = galdiff.GZ2Dataset(place / "data", size=16)
+        none = self.sections(kind="diffusers", folder=str(tmp_path / "none"))
         with pytest.raises(CatalogFileError, match="is not a model of diffusers"):
-            none = self.sections(kind="diffusers", folder=str(tmp_path / "none"))
             LatentDiffusion.fit(dataset, tmp_path / "run", device="cpu", **none)
         folder = str(pretrained(tmp_path / "grey", bands=1))
         with pytest.raises(GaldiffError, match=r"has 1 bands \(in_channels\), the images have 3"):
