@@ -120,7 +120,13 @@ class TestPage:
 
     def test_folders_of_one_name_are_told_apart(self, tmp_path):
         runs = [write_run(tmp_path / n / "run", [figure()]) for n in "ab"]
-        assert str(runs[1]) in compare(runs, tmp_path / "c.html")
+        table = compare(runs, tmp_path / "c.html").splitlines()[0]
+        assert table.split() == ["figure", "a/run", "b/run"]
+
+    def test_long_names_leave_the_curves_their_room(self, tmp_path):
+        runs = [write_run(tmp_path / f"{letter}{'long' * 25}", [figure()]) for letter in "ab"]
+        compare(runs, tmp_path / "c.html")
+        assert "<svg" in (tmp_path / "c.html").read_text()
 
     def test_figures_alone_are_enough(self, tmp_path):
         for name in "ab":

@@ -141,9 +141,13 @@ def compare(runs: Sequence[str | Path], output: str | Path) -> str:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """Last parts of the paths, or the paths where those repeat."""
-    short = [folder.absolute().name for folder in folders]
-    return short if len(set(short)) == len(short) else [str(folder) for folder in folders]
+    """Name runs by as many of the last parts of their paths as tell them apart."""
+    paths = [folder.absolute().parts for folder in folders]
+    for count in range(1, max(map(len, paths)) + 1):
+        names = ["/".join(parts[-count:]) for parts in paths]
+        if len(set(names)) == len(names):
+            break
+    return names
 
 
 def _table(rows: Sequence[Row], names: Sequence[str], unit: str, warning: str) -> str:

@@ -99,7 +99,8 @@ def curves(panels: Sequence[Mapping[str, Any]], *, columns: int = 3, size: tuple
             axes.locator_params(axis="x", nbins=5)
         axes.spines[["top", "right"]].set_visible(False)
         if panel.get("legend", number == 0):
-            axes.legend(frameon=False, fontsize="small")
+            # A long name may reach into the next panel; it does not take the curves their room.
+            axes.legend(frameon=False, fontsize="small").set_in_layout(False)
     return svg(figure)
 
 
