@@ -1,7 +1,7 @@
 """Ablation: denoisers on the latents of a finished run, each switch on and off at equal seconds or equal images.
 
-    python benchmarks/ablation.py RUN --images 60000 --seeds 0 1 -o ablation.json
-    python benchmarks/ablation.py RUN --seconds 300 --variants unet unet+contrastive --seeds 0 1 2 -o ablation.json
+    python -m benchmarks.ablation RUN --images 60000 --seeds 0 1 -o ablation.json
+    python -m benchmarks.ablation RUN --seconds 300 --variants unet unet+contrastive --seeds 0 1 2 -o ablation.json
 
 A variant is a base and the switches that are on, such as ``dit+routing``; all are listed with ``--list``. Each is
 trained anew on ``RUN/latents.zarr``, draws samples with the conditions of held-out objects, without guidance, and is
@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from time_to_quality import Scores
 
 from galdiff.atomic import write_json
 from galdiff.autoencoder import load_autoencoder
@@ -33,6 +32,8 @@ from galdiff.pipeline import train_denoiser
 from galdiff.pipeline.denoiser import denoiser_size
 from galdiff.progress import quiet
 from galdiff.training import posthoc
+
+from .time_to_quality import Scores
 
 BASES: dict[str, dict[str, Any]] = {
     "unet": {},
