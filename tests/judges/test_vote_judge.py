@@ -40,13 +40,12 @@ class TestLikelihood:
         nll = dirichlet_multinomial_nll(torch.from_numpy(alpha), torch.from_numpy(votes), TREE).numpy()
         for q in range(3):
             s = TREE.answer_slice(q)
-            asked = votes[:, s].sum(axis=1) > 0
+            # Not every scipy that is supported knows that nobody asked is certain.
             expected = [
-                -dirichlet_multinomial.logpmf(k, a, k.sum())
-                for a, k in zip(alpha[asked, s], votes[asked, s], strict=True)
+                -dirichlet_multinomial.logpmf(k, a, k.sum()) if k.any() else 0.0
+                for a, k in zip(alpha[:, s], votes[:, s], strict=True)
             ]
-            np.testing.assert_allclose(nll[asked, q], expected, rtol=1e-9, atol=1e-9)
-            assert asked.sum() > 20
+            np.testing.assert_allclose(nll[:, q], expected, rtol=1e-9, atol=1e-9)
 
     def test_nobody_asked_is_certain_and_teaches_nothing(self):
         alpha = torch.rand(4, len(GZ2_TREE.answers), dtype=torch.float64).requires_grad_()

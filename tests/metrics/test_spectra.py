@@ -54,7 +54,7 @@ def test_the_definition(n):
 
 
 def test_spectrum_is_powerbox_s():
-    powerbox = pytest.importorskip("powerbox", minversion="1.0")
+    powerbox = pytest.importorskip("powerbox", minversion="1.0")  # which wants a newer numpy than the oldest
     images, scale, n = noise(2, 1, 32, 32), 0.4, 32
     borders = (np.arange(n // 2) + 0.5) * 2 * np.pi / (n * scale)
     found = power_spectrum(images, scale, bins=borders)

@@ -133,12 +133,16 @@ class TestFit:
                 LatentDiffusion.fit(dataset, tmp_path / "run", device="cpu", **self.sections(**autoencoder))
         assert not (tmp_path / "run").exists()
 
-    def test_a_pretrained_one_that_is_none_or_of_other_bands(self, place, tmp_path):
+    def test_a_pretrained_one_that_is_none(self, place, tmp_path):
         pytest.importorskip("diffusers")
-        dataset = galdiff.GZ2Dataset(place / "data", size=16)
+        dataset = galdiff.GZ2Dataset(place / "data", size=20)
         none = self.sections(kind="diffusers", folder=str(tmp_path / "none"))
         with pytest.raises(CatalogFileError, match="is not a model of diffusers"):
             LatentDiffusion.fit(dataset, tmp_path / "run", device="cpu", **none)
+        assert not (tmp_path / "run").exists()
+
+    def test_a_pretrained_one_of_other_bands(self, place, tmp_path):
+        dataset = galdiff.GZ2Dataset(place / "data", size=16)
         folder = str(pretrained(tmp_path / "grey", bands=1))
         with pytest.raises(GaldiffError, match=r"has 1 bands \(in_channels\), the images have 3"):
             LatentDiffusion.fit(

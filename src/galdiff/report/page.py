@@ -39,7 +39,8 @@ def write_report(folder: str | Path) -> Path:
     Parameters
     ----------
     folder : path-like
-        A run directory, or the folder of another evaluation; parts that are not there are left out with a note.
+        A run directory, or the folder of another evaluation; parts that are not there are left out, those of every
+        run with a note.
 
     Returns
     -------
