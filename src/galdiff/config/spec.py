@@ -200,13 +200,25 @@ class StagesSpec(Section):
 
     seed: Seed = Field(default=0, description="Of the whole run: weights, order, noise.")
     split: SplitSpec = Field(default=SplitSpec(), description="Shares of the split.")
-    autoencoder: AnyAutoencoder = Field(default=AutoencoderSpec(), description="The autoencoder and its training.")
+    autoencoder: AnyAutoencoder = Field(
+        default=AutoencoderSpec(), validate_default=True, description="The autoencoder and its training."
+    )
     denoiser: DenoiserSpec = Field(default=DenoiserSpec(), description="The denoiser and its training.")
     sampling: SamplingSpec = Field(default=SamplingSpec(), description="Which samples are drawn.")
     evaluation: EvaluationSpec = Field(default=EvaluationSpec(), description="How they are judged.")
 
 
-class RunSpec(Section):
+class _Subject(Section):
+    """What a run is called and what it is about."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100, description="Name of the run and of its folder."
+    )
+    data: DataSpec = Field(description="Where the images and their conditions come from.")
+
+
+# Fields of the last base come first: the data are there when the other sections are checked against them.
+class RunSpec(StagesSpec, _Subject):
     """A catalog file, validated.
 
     Raises
@@ -215,18 +227,6 @@ class RunSpec(Section):
         With every problem; `galdiff.config.load` turns it into a `CatalogFileError` that names lines.
     """
 
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100, description="Name of the run and of its folder."
-    )
-    seed: Seed = Field(default=0, description="Of the whole run: weights, order, noise.")
-    data: DataSpec = Field(description="Where the images and their conditions come from.")
-    split: SplitSpec = Field(default=SplitSpec(), description="Shares of the split.")
-    autoencoder: AnyAutoencoder = Field(
-        default=AutoencoderSpec(), validate_default=True, description="The autoencoder and its training."
-    )
-    denoiser: DenoiserSpec = Field(default=DenoiserSpec(), description="The denoiser and its training.")
-    sampling: SamplingSpec = Field(default=SamplingSpec(), description="Which samples are drawn.")
-    evaluation: EvaluationSpec = Field(default=EvaluationSpec(), description="How they are judged.")
     device: str = Field(
         default="auto",
         pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$",
