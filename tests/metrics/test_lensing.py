@@ -72,6 +72,10 @@ class TestRing:
             einstein_radius(images, center=np.zeros((3, 2)))
         with pytest.raises(DataError, match="square"):
             einstein_radius(images[..., :-2])
+        with pytest.raises(DataError, match="each of 1 images"):
+            einstein_radius(images, noise_rms=[0.1, 0.1])
+        with pytest.raises(DataError, match="pixel scale is 0"):
+            einstein_radius(images, pixel_scale=0.0)
 
 
 class TestResidual:

@@ -225,6 +225,28 @@ class TestFlags:
             assert np.isnan(found[name][bad]).all()
         assert all(np.isfinite(values(found, 30, without=("color",))[name]) for name in STATISTICS if name != "color")
 
+    def test_a_bad_row_has_no_ellipse_and_leaves_the_others_alone(self):
+        radius = np.hypot(*(np.mgrid[:64, :64] - 31.5))
+        segmentation = np.repeat((radius < 20).astype(int)[None], 8, axis=0)
+        images = np.exp(-radius / 4) + np.random.default_rng(0).normal(0, 0.01, (8, 1, 64, 64))
+        spoiled = images.copy()
+        spoiled[3] -= 0.035
+        whole, found = (morphology(x, segmentation=segmentation, subtract_sky=False) for x in (images, spoiled))
+        assert found["flag"].to_numpy().tolist() == [0, 0, 0, 2, 0, 0, 0, 0]
+        assert found["problems"][3].item() & 1 << list(PROBLEMS).index("no_ellipse")
+        for name in STATISTICS:
+            assert np.isnan(found[name][3])
+            np.testing.assert_array_equal(np.delete(found[name], 3), np.delete(whole[name], 3), err_msg=name)
+
+    @pytest.mark.parametrize("size", [4, 8, 64])
+    def test_noise_has_no_ellipse(self, size):
+        noise = np.random.default_rng(1).normal(0, 1, (64, 1, size, size))
+        inside = np.hypot(*(np.mgrid[:size, :size] - (size - 1) / 2)) < size / 3
+        for segmentation in (None, np.repeat(inside[None], 64, axis=0)):
+            found = morphology(noise, segmentation=segmentation)
+            assert flagged_fraction(found) > 0.5
+            assert np.isnan(found["ellipticity"][found["flag"] == 2]).all()
+
     def test_light_that_goes_on_beyond_the_stamp_is_suspect(self):
         assert morphology(sersic(64, 14.0, 1.0, 1.0)[None, None])["flag"].item() >= 1
 
@@ -240,6 +262,12 @@ class TestInput:
     def test_no_images(self, bad):
         with pytest.raises(DataError, match="shape"):
             morphology(bad)
+
+    @pytest.mark.parametrize("shape", [(1, 1), (3, 3), (1, 64), (3, 64)])
+    @pytest.mark.parametrize("measure", [morphology, segment])
+    def test_stamps_without_corners(self, measure, shape):
+        with pytest.raises(DataError, match="not of 4 or more a side"):
+            measure(np.ones((2, 1, *shape)))
 
     def test_segmentation_of_another_shape(self):
         with pytest.raises(DataError, match="segmentation has shape"):

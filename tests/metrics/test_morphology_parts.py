@@ -9,11 +9,12 @@ from scipy import ndimage
 from scipy.special import gammaincinv
 from skimage.transform import rotate
 
-from galdiff.metrics.asymmetry import half_turn
+from galdiff.metrics import sersic
+from galdiff.metrics.asymmetry import _HalfTurn, half_turn
 from galdiff.metrics.gini import gini_m20, smooth
 from galdiff.metrics.growth import Growth
 from galdiff.metrics.segmentation import grow, segment, sky
-from galdiff.metrics.sersic import fit_sersic, sersic_b
+from galdiff.metrics.sersic import _Model, fit_sersic, sersic_b
 from galdiff.metrics.smoothness import clumps
 
 RNG = np.random.default_rng(0)
@@ -39,6 +40,13 @@ class TestSegmentation:
         for m, r in zip(mask, region, strict=True):
             labels, _ = ndimage.label(m, np.ones((3, 3)))
             assert np.array_equal(r, (labels == labels[20, 15]) & m[20, 15])
+
+    @pytest.mark.parametrize("n", [1, 7, 8, 9])
+    def test_however_many_grow_together(self, n):
+        mask, seeds = (torch.from_numpy(RNG.random((n, 11, 13)) < share) for share in (0.5, 0.1))
+        together = grow(mask, seeds)
+        assert together.shape == mask.shape
+        assert torch.equal(together, torch.cat([grow(m[None], s[None]) for m, s in zip(mask, seeds, strict=True)]))
 
     def test_a_limit_is_so_many_steps(self):
         mask = torch.ones(1, 21, 21, dtype=torch.bool)
@@ -101,6 +109,17 @@ class TestHalfTurn:
     def test_about_the_middle_it_is_a_flip(self):
         image = torch.from_numpy(RNG.random((1, 9, 12)))
         assert torch.equal(half_turn(image, tensor([4.0, 5.5])), image.flip(1, 2))
+
+
+class TestSearch:
+    @pytest.mark.parametrize("by", [1, 2, 4])
+    def test_whole_pixels_are_windows_of_a_larger_turn(self, by):
+        """A center a step away moves the turned image by twice that."""
+        image, center = torch.from_numpy(RNG.random((2, 20, 24))), tensor([9.3, 11.8], [10.1, 12.0])
+        wide = _HalfTurn(image, tensor(6.0).amax())(center, by)
+        for y, x in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)):
+            part = wide[:, by * (1 - y) : 20 + by * (1 - y), by * (1 - x) : 24 + by * (1 - x)]
+            np.testing.assert_allclose(part, half_turn(image, center + by / 2 * tensor(y, x)), atol=1e-14)
 
 
 class TestFilters:
@@ -176,6 +195,21 @@ class TestSersic:
         assert (np.abs(np.sin(got[:, 3] - np.array(truth)[:, 3])) < 2e-3).all()
         np.testing.assert_allclose(fit.center, np.tile([39.6, 36.2], (len(truth), 1)), atol=2e-3)
         np.testing.assert_allclose(fit.amplitude, 3.0, rtol=1e-3)
+
+    def test_a_step_that_promises_nothing_is_not_looked_at(self, monkeypatch):
+        y, x = np.mgrid[:64, :64]
+        images = np.stack([Sersic2D(1.0, 6, n, 31.7, 31.2, ellip=0.3, theta=0.5)(x, y) for n in (0.8, 1.3, 2.0)])
+        images += RNG.normal(0, 0.05, images.shape)
+        evaluated = []
+        call = _Model.__call__
+        monkeypatch.setattr(_Model, "__call__", lambda self, p: evaluated.append(len(p)) or call(self, p))
+        quick = self.fit(images)
+        count = sum(evaluated)
+        monkeypatch.setattr(sersic, "_TRUSTED", 0.0)
+        thorough = self.fit(images)
+        assert quick.converged.all()
+        assert count <= sum(evaluated) - count - len(images)
+        np.testing.assert_allclose(quick.index, thorough.index, rtol=1e-3)
 
     def test_the_psf_is_taken_off(self):
         y, x = np.mgrid[:64, :64]

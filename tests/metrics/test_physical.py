@@ -156,6 +156,12 @@ def test_bad_images(bad):
         physical_morphology(bad)
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_images_without_corners(size):
+    with pytest.raises(DataError, match="not of 4 or more a side"):
+        physical_features(np.ones((2, 1, size, size)))
+
+
 def test_images_that_are_not_square():
     with pytest.raises(DataError, match="not square"):
         physical_morphology(np.ones((1, 1, 32, 33)))

@@ -12,11 +12,14 @@ from galdiff.metrics import (
     annulus_weights,
     flux_centroid,
     nearest_neighbours,
+    overlap,
     power_spectrum,
     radial_profile,
     residual,
     stacked_profile,
 )
+from galdiff.metrics.isophotes import Isophotes
+from galdiff.metrics.residuals import _Splines
 
 CENTERS = np.array([[9.5, 9.5], [10.0, 9.0], [8.31, 11.77]])
 
@@ -117,6 +120,22 @@ def test_annuli_share_out_the_stamp():
     weights = annulus_weights(11, [0.0, 1.0, 2.7, 5.0, 8.0])
     np.testing.assert_allclose(weights.sum(0).reshape(11, 11), 1.0, atol=1e-12)
     assert (weights >= -1e-12).all()
+
+
+def test_weights_are_the_caller_s_own():
+    image = noise(1, 1, 8, 8)
+    before = radial_profile(image, [0, 1, 2])
+    annulus_weights(8, [0, 1, 2]).mul_(2)
+    xr.testing.assert_identical(radial_profile(image, [0, 1, 2]), before)
+
+
+def test_large_stamps_keep_no_weights(monkeypatch):
+    images, edges = noise(3, 2, 24, 24), [0.0, 1.5, 4.0, 9.0, 13.0]
+    whole = radial_profile(images, edges, error=np.ones((1, 1, 1, 1)))
+    monkeypatch.setattr(overlap, "_KEPT", 0)
+    overlap._kept_weights.cache_clear()
+    xr.testing.assert_allclose(radial_profile(images, edges, error=np.ones((1, 1, 1, 1))), whole, rtol=1e-12)
+    assert overlap._kept_weights.cache_info().currsize == 0
 
 
 def test_profile_of_a_constant_is_flat_and_of_a_half_turn_the_same():
@@ -245,6 +264,27 @@ class TestResidual:
         assert np.abs(left[0, 0] - arms)[r > 4].max() < 0.05
         np.testing.assert_allclose(residual(left, **ellipse), left, atol=1e-10)
 
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_it_is_what_least_squares_leave(self, masked):
+        images, center = noise(2, 2, 15, 15), np.array([[7.3, 6.8], [5.0, 8.4]])
+        use = noise(2, 2, 15, 15, seed=1) > -1 if masked else np.ones(images.shape, bool)
+        got = residual(images, center=center, mask=use if masked else None)
+        for image, at, mask, left in zip(images, center, use, got, strict=True):
+            r = np.hypot(*(np.mgrid[:15, :15] - at[:, None, None])).ravel()
+            u = np.abs(r[:, None] - np.arange(-1, np.ceil(r.max()) + 2))
+            splines = (np.maximum(2 - u, 0) ** 3 - 4 * np.maximum(1 - u, 0) ** 3) / 6
+            for pixels, valid, rest in zip(image, mask, left, strict=True):
+                chosen = splines * valid.reshape(-1, 1)
+                fit = chosen @ np.linalg.lstsq(chosen, (pixels * valid).ravel(), rcond=10**-4.5)[0]
+                np.testing.assert_allclose(rest.ravel(), (pixels * valid).ravel() - fit, atol=1e-9)
+
+    def test_memory_is_that_of_the_pixels(self):
+        """Of a stamp of 424 pixels a side all splines at all pixels would be 430 MB."""
+        images = torch.from_numpy(noise(1, 1, 424, 424))
+        splines = _Splines.of(images, Isophotes(None, None, None))
+        assert sum(part.nbytes for part in (splines.first, *splines.values, splines.inverse)) < 6 * images.nbytes
+        assert splines.fit(images.flatten(2)).shape == (1, 1, 424**2)
+
     def test_it_has_no_mean_at_any_radius(self):
         profile = radial_profile(residual(noise(1, 1, 33, 33) + 4), [3, 6, 9, 12, 15])["profile"]
         assert np.abs(profile).max() < 0.05
@@ -287,6 +327,7 @@ def test_edges_ascend(edges):
         ({"axis_ratio": [0.5] * 3}, "each of 2 images"),
         ({"axis_ratio": 0.5, "angle": [0.0] * 3}, "angles of shape"),
         ({"scale": [1.0, np.inf]}, "scale of shape"),
+        ({"pixel_scale": -1.0}, "pixel scale is -1"),
         ({"error": np.ones((3, 1, 8, 8))}, "error map has shape"),
         ({"error": np.full((1, 1, 8, 8), -1.0)}, "below 0"),
         ({"mask": np.ones((2, 3, 8, 8), bool)}, "mask has shape"),

@@ -22,6 +22,7 @@ from galdiff.metrics.windows import windows
 __all__ = ["Asymmetry", "half_turn"]
 
 _STEPS = (2.0, 1.0, 1.0, 0.5, 0.25, 0.1, 0.04)  # of the search [pixel]
+_WAYS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))
 
 
 def half_turn(image: Tensor, center: Tensor) -> Tensor:
@@ -36,15 +37,17 @@ class _HalfTurn:
     def __init__(self, image: Tensor, reach: Tensor) -> None:
         self.shape = (image.shape[1], image.shape[2])
         # Beyond a stamp's own size there is nothing but zeros.
-        self.margin = int((2 * reach).ceil().clamp_max(max(self.shape))) + 1
+        self.margin = int((2 * reach).ceil().clamp_max(max(self.shape) + 2 * max(_STEPS))) + 1
         self.flipped = functional.pad(image.flip(1, 2), (self.margin,) * 4)
 
-    def __call__(self, center: Tensor) -> Tensor:
-        height, width = self.shape
+    def __call__(self, center: Tensor, around: int = 0) -> Tensor:
+        """Turn about centers, with so many pixels more on every side."""
+        height, width = (s + 2 * around for s in self.shape)
         # A turned image is the flipped one, moved; every pixel of it lies between two by two of the flipped one.
         begin = center.new_tensor(self.shape) - 1 - 2 * center
         whole = begin.floor()
-        rows, columns = (whole.long() + self.margin).clamp(0, 2 * self.margin - 1).unbind(dim=1)
+        last = 2 * (self.margin - around) - 1
+        rows, columns = (whole.long() + self.margin - around).clamp(0, last).unbind(dim=1)
         near = windows(self.flipped, rows, columns, (height + 1, width + 1))
         part = (begin - whole).to(near.dtype)[:, :, None, None]
         near = torch.lerp(near[:, :-1], near[:, 1:], part[:, 0])
@@ -126,15 +129,24 @@ class Asymmetry:
         def difference(centers: Tensor) -> Tensor:
             return _sum(weight, turned(centers).sub_(light).abs_())
 
-        center, best, rows = start, start, torch.arange(len(start), device=start.device)
+        def differences(centers: Tensor, step: float) -> Tensor:
+            """Return them at centers and a step from them."""
+            if step % 0.5:
+                return torch.stack([difference(centers + step * centers.new_tensor(way)) for way in _WAYS])
+            # Such steps move the turned image by whole pixels: it is interpolated once.
+            by = round(2 * step)
+            wide = turned(centers, by)
+            parts = (wide[:, by - by * y :, by - by * x :][:, : light.shape[1], : light.shape[2]] for y, x in _WAYS)
+            return torch.stack([_sum(weight, (part - light).abs_()) for part in parts])
+
+        center, best = start, start
         least = torch.full_like(reach, torch.inf)
         for step in _STEPS:
-            tried = [center, *(center + step * center.new_tensor(way) for way in ((1, 0), (-1, 0), (0, 1), (0, -1)))]
-            values = torch.stack([difference(c) for c in tried])
+            values = differences(center, step)
             lowest, which = values.min(dim=0)
             better = lowest < least
             least = torch.where(better, lowest, least)
-            best = torch.where(better[:, None], torch.stack(tried)[which, rows], best)
+            best = torch.where(better[:, None], center + step * center.new_tensor(_WAYS)[which], best)
             # The vertex of a parabola along either axis, or a step downhill where there is none.
             middle, rise = values[0][:, None], (values[1::2] - values[2::2]).T / 2
             bend = (values[1::2] + values[2::2]).T - 2 * middle

@@ -80,26 +80,28 @@ class Growth:
             As `elliptical_radius` takes them.
         """
         height, width = light.shape[1:]
-        light, valid, center = light.float(), valid.float(), center.float()
+        center = center.float()
         if ellipticity is not None and orientation is not None:
             ellipticity, orientation = ellipticity.float(), orientation.float()
-        y, x = (torch.arange(s, dtype=light.dtype, device=light.device) for s in (height, width))
+        y, x = (torch.arange(s, dtype=center.dtype, device=center.device) for s in (height, width))
         cuts = max(2, -(-_FINE // max(height, width)))
         last = int((height**2 + width**2) ** 0.5 / _STEP) + 1
-        bins = [light.new_zeros(len(light), last + 2) for _ in range(2)]
+        # Light and area are put into the same bins: as the parts of one complex number.
+        pixels = torch.complex(light.float(), valid.float()).flatten(1)
+        whole, upper = (pixels.new_zeros(len(pixels), last + n) for n in (1, 2))
         parts = [(k + 0.5) / cuts - 0.5 for k in range(cuts)]
         for part_y, part_x in product(parts, parts):
             radius = elliptical_radius(y + part_y, x + part_x, center, ellipticity, orientation)
             # What lies beyond the last radius falls into a bin that is dropped.
             at = radius.mul_(1 / _STEP).clamp_max_(last).flatten(1)
             index = at.long()
-            above = at - index
-            for curve, pixels in zip(bins, (light, valid), strict=True):
-                upper = pixels.flatten(1) * above
-                curve.scatter_add_(1, index, pixels.flatten(1) - upper).scatter_add_(1, index.add(1), upper)
+            whole.scatter_add_(1, index, pixels)
+            # What of it belongs to the next bin.
+            upper[:, 1:].scatter_add_(1, index, pixels * at.sub_(index))
         # A bin has few subpixels; the sum over bins is the long one. A subpixel on a radius is half within it.
-        curves = (curve.double() / cuts**2 for curve in bins)
-        return cls(*((curve.cumsum(dim=1) - curve / 2)[:, :last] for curve in curves))
+        curve = (whole.to(torch.complex128) - upper.to(torch.complex128).diff(dim=1)) / cuts**2
+        curve = (curve.cumsum(dim=1) - curve / 2)[:, :last]
+        return cls(curve.real.contiguous(), curve.imag.contiguous())
 
     def within(self, radius: Tensor) -> Tensor:
         """Return the light within a radius, ``(sample,)``; all of it beyond the stamp."""

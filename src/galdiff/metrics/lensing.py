@@ -14,12 +14,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 import xarray as xr
 
 from galdiff.errors import DataError
-from galdiff.metrics.arrays import as_square_images
+from galdiff.metrics.arrays import as_numbers, as_scale, as_square_images
 from galdiff.metrics.isophotes import centers_of
 from galdiff.metrics.overlap import annulus_sums, annulus_weights
 from galdiff.metrics.residuals import residual
@@ -57,8 +56,10 @@ def einstein_radius(
     Raises
     ------
     DataError
-        For images that are not square, or a center that is not known.
+        For images that are not square, a center that is not known, noise of another length, or a scale that is not
+        positive.
     """
+    pixel_scale = as_scale(pixel_scale)
     x = as_square_images(images).double().mean(dim=1)
     n, size = x.shape[0], x.shape[-1]
     if size < 8:
@@ -67,7 +68,10 @@ def einstein_radius(
     corner = torch.hypot(grid[:, None], grid) > size / 2
     sky = x[:, corner].median(dim=1).values
     spread = 1.4826 * (x[:, corner] - sky[:, None]).abs().median(dim=1).values
-    noise = spread if noise_rms is None else torch.as_tensor(np.asarray(noise_rms), dtype=x.dtype).expand(n)
+    noise = spread if noise_rms is None else as_numbers(noise_rms, x.device)
+    if noise.shape not in ((), (n,)) or not (noise >= 0).all():
+        raise DataError(f"noise of shape {tuple(noise.shape)} is not one standard deviation for each of {n} images")
+    noise = noise.expand(n)
     x = x - sky[:, None, None]
     edges = torch.arange(size // 2 + 1, dtype=x.dtype, device=x.device)
     weights = annulus_weights(size, edges.tolist()).to(x.device)

@@ -32,7 +32,7 @@ import xarray as xr
 from torch import Tensor
 
 from galdiff.errors import DataError
-from galdiff.metrics.arrays import as_images
+from galdiff.metrics.arrays import as_stamps
 from galdiff.metrics.asymmetry import Asymmetry
 from galdiff.metrics.gini import gini_m20, petrosian_region
 from galdiff.metrics.growth import Growth
@@ -81,6 +81,7 @@ PROBLEMS = {
     "incomplete_aperture": 1,
     "no_sky": 1,
     "faint": 1,
+    "no_ellipse": 2,
 }
 """What can be wrong with a measurement, and whether it is suspect (1) or bad (2) then."""
 
@@ -130,12 +131,13 @@ def morphology(
     Raises
     ------
     DataError
-        For another rank, no image, a segmentation of another shape, or a width, gain or scale that is not positive.
+        For another rank, no image, fewer than four pixels a side, a segmentation of another shape, or a width, gain or
+        scale that is not positive.
     """
     for name, value in (("psf_fwhm", psf_fwhm), ("gain", gain), ("pixel_scale", pixel_scale)):
         if value is not None and not value > 0:
             raise DataError(f"{name} is {value}", remedy="It is a positive number")
-    x = as_images(images, finite=False)
+    x = as_stamps(images)
     labels = None if segmentation is None else as_labels(segmentation, x)
     psf_sigma = None if psf_fwhm is None else psf_fwhm / pixel_scale / math.sqrt(8 * math.log(2))
     chunk = _CHUNK.get(x.device.type, 1024)
@@ -218,7 +220,7 @@ def _statistics(sources: Sources, gain: float | None) -> tuple[dict[str, Tensor]
     asymmetry = Asymmetry.of(sources, _EXTENT * about_centroid.nan_to_num(1.0))
     reach = 0.25 * about_centroid.nan_to_num(1.0)
     center = asymmetry.find_center(centroid, reach)
-    ellipticity, orientation = _ellipse(inside, center)
+    ellipticity, orientation, elliptic = _ellipse(inside, center)
     circles = Growth.about(light, valid, center)
     ellipses = Growth.about(light, valid, center, ellipticity, orientation)
     circular, elliptical = circles.petrosian(), ellipses.petrosian()
@@ -245,7 +247,7 @@ def _statistics(sources: Sources, gain: float | None) -> tuple[dict[str, Tensor]
     }
     signal = region & (light >= 0)
     ratio = (torch.where(signal, light, 0.0) / variance.sqrt()).sum(dim=(1, 2)) / signal.sum(dim=(1, 2)).clamp_min(1)
-    band_flux = (sources.bands * region[:, None]).sum(dim=(2, 3))
+    band_flux = torch.where(region[:, None], sources.bands, 0.0).sum(dim=(2, 3), dtype=torch.float64)
     color = -2.5 * torch.log10(band_flux[:, 0] / band_flux[:, -1])
     lit = (band_flux[:, 0] > 0) & (band_flux[:, -1] > 0) & (band_flux.shape[1] > 1)
     height, width = light.shape[1:]
@@ -262,6 +264,7 @@ def _statistics(sources: Sources, gain: float | None) -> tuple[dict[str, Tensor]
         "incomplete_aperture": complete < _COMPLETE,
         "no_sky": sources.background.sum(dim=(1, 2)) < _SKY_PIXELS,
         "faint": (ratio < _FAINT) & (sources.noise > 0),
+        "no_ellipse": ~elliptic,
     }
     levels = [where.long() * PROBLEMS[name] for name, where in problems.items()]
     bits = [where.long() << list(PROBLEMS).index(name) for name, where in problems.items()]
@@ -300,8 +303,11 @@ def _centroid(inside: Tensor) -> Tensor:
     return moments / inside.sum(dim=(1, 2))[:, None]
 
 
-def _ellipse(inside: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
-    """Return 1 - b / a and the angle of the major axis from x to y, by second moments about a center."""
+def _ellipse(inside: Tensor, center: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return 1 - b / a, the angle of the major axis from x to y, by second moments, and whether they are an ellipse's.
+
+    Noise below the sky far from the center can make them negative; a circle then stands in.
+    """
     y, x = (torch.arange(s, dtype=inside.dtype, device=inside.device) for s in inside.shape[1:])
     dy, dx = y - center[:, :1], x - center[:, 1:]
     total = inside.sum(dim=(1, 2))
@@ -312,5 +318,6 @@ def _ellipse(inside: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
     thin = (xx * yy - xy.square() < 1 / 144) / 12
     xx, yy = xx + thin, yy + thin
     mean, gap = (xx + yy) / 2, torch.hypot((xx - yy) / 2, xy)
-    ratio = ((mean - gap).clamp_min(1e-6) / (mean + gap)).sqrt()
-    return 1 - ratio, torch.atan2(2 * xy, xx - yy) / 2
+    elliptic = mean - gap > 0
+    ratio = torch.where(elliptic, (mean - gap).clamp_min(1e-6) / (mean + gap), 1.0).sqrt()
+    return 1 - ratio, torch.atan2(2 * xy, xx - yy) / 2, elliptic

@@ -7,10 +7,12 @@ The area that a circle of radius r shares with the rectangle from its center to 
 
 and what it shares with a pixel is the second difference of A over the pixel's corners. Three ways to the same sums:
 
-- around the stamp's center the weights of all images are the same: they are kept, and a batch is a matrix product;
-- around other centers, summed by parts, the light in a circle is the sum over the corners of A times the second
-  difference of the *image*. Outside the circle A is a sum of one-dimensional functions, so that all radii of an
-  image together take three cumulative sums, and tables of P by row and by column: O(pixels), not O(pixels x radii);
+- around the stamp's center the weights of all images are the same: those of small stamps are kept, and a batch is a
+  matrix product;
+- around other centers, and in large stamps, summed by parts, the light in a circle is the sum over the corners of A
+  times the second difference of the *image*. Outside the circle A is a sum of one-dimensional functions, so that all
+  radii of an image together take three cumulative sums, and tables of P by row and by column: O(pixels), not
+  O(pixels x radii);
 - ellipses (and sums of squared weights around other centers) shear the plane until they are circles, pixels then being
   parallelograms; the area is the sum of the triangles from the center to their sides, clipped by the circle.
 """
@@ -30,6 +32,7 @@ __all__ = ["annulus_sums", "annulus_weights"]
 
 _BATCH = 32  # tables that stay in the cache: twice as fast as batches of 256
 _SHEARED_BATCH = 16
+_KEPT = 2**21  # weights of one size and its edges: more are not kept, and summed in another way
 
 
 def _quadrant(x: np.ndarray, y: np.ndarray, r: float) -> np.ndarray:
@@ -50,15 +53,24 @@ def _circle_overlap(size: int, r: float) -> np.ndarray:
     return np.diff(np.diff(cumulative, axis=0), axis=1)
 
 
-@lru_cache
+def annulus_weights(size: int, edges: Sequence[float]) -> Tensor:
+    """Return shared areas of annuli and pixels, float64 ``(annulus, size * size)``, in square pixels."""
+    radii = tuple(float(r) for r in edges)
+    return _kept_weights(size, radii).clone() if _are_kept(size, radii) else _weights(size, radii)
+
+
+def _are_kept(size: int, edges: Sequence[float]) -> bool:
+    return len(edges) * size**2 <= _KEPT
+
+
+@lru_cache(maxsize=16)
+def _kept_weights(size: int, edges: tuple[float, ...]) -> Tensor:
+    return _weights(size, edges)
+
+
 def _weights(size: int, edges: tuple[float, ...]) -> Tensor:
     circles = np.stack([_circle_overlap(size, r).ravel() for r in edges])
     return torch.from_numpy(np.diff(circles, axis=0))
-
-
-def annulus_weights(size: int, edges: Sequence[float]) -> Tensor:
-    """Return shared areas of annuli and pixels, float64 ``(annulus, size * size)``, in square pixels."""
-    return _weights(size, tuple(float(e) for e in edges))
 
 
 def annulus_sums(
@@ -94,8 +106,9 @@ def annulus_sums(
         Sums of the variance, the same shape.
     """
     n, _, size, _ = values.shape
-    if center is None and axis_ratio is None and edges.ndim == 1:
-        weights = annulus_weights(size, edges.tolist()).to(values.device)
+    shared = center is None and axis_ratio is None and edges.ndim == 1
+    if shared and ((kept := _are_kept(size, edges.tolist())) or variance is not None):
+        weights = (_kept_weights if kept else _weights)(size, tuple(edges.tolist())).to(values.device)
         sums = values.flatten(2) @ weights.T
         return sums, None if variance is None else variance.flatten(2) @ weights.square().T
     middle = torch.full((n, 2), (size - 1) / 2, dtype=torch.float64, device=values.device)

@@ -57,9 +57,11 @@ def physical_morphology(images: Any) -> xr.Dataset:
     Raises
     ------
     DataError
-        For images that are not square or not finite.
+        For images that are not square or not finite, or of fewer than four pixels a side.
     """
     x = as_images(images)
+    if min(x.shape[2:]) < 4:
+        raise DataError(f"images are {x.shape[-1]} x {x.shape[-2]} pixels, not of 4 or more a side")
     if x.shape[-1] != x.shape[-2]:
         raise DataError(f"images are {x.shape[-1]} x {x.shape[-2]} pixels, not square")
     parts = [_measure(part.float()) for part in x.split(_BATCH)]

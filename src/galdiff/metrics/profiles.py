@@ -20,7 +20,7 @@ import xarray as xr
 from torch import Tensor
 
 from galdiff.errors import DataError
-from galdiff.metrics.arrays import as_images, as_numbers, as_square_images, as_valid, labels_of, per_image
+from galdiff.metrics.arrays import as_images, as_numbers, as_scale, as_square_images, as_valid, labels_of, per_image
 from galdiff.metrics.isophotes import Isophotes
 from galdiff.metrics.overlap import annulus_sums, annulus_weights
 
@@ -82,7 +82,8 @@ def radial_profile(
     Raises
     ------
     DataError
-        For images that are not square or not finite, edges that do not ascend, and options of another length.
+        For images that are not square or not finite, edges that do not ascend, options of another length, and a scale
+        that is not positive.
 
     References
     ----------
@@ -90,7 +91,8 @@ def radial_profile(
     w sigma^2, not of w^2 sigma^2 as of a weighted mean of independent pixels, and is larger.
     """
     labels = labels_of(images)
-    pixel_scale = labels.pixel_scale if pixel_scale is None else pixel_scale
+    known = labels.pixel_scale if pixel_scale is None else pixel_scale
+    pixel_scale = None if known is None else as_scale(known)
     valid = as_valid(mask)
     x = as_square_images(images, valid=valid)
     n, size = len(x), x.shape[-1]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from galdiff.metrics.arrays import as_images
+from galdiff.metrics.arrays import as_stamps
 
 __all__ = ["MINIMUM_AREA", "corners", "grow", "segment", "sky", "sky_level"]
 
@@ -39,10 +39,15 @@ def segment(images: Any) -> Tensor:
     -------
     torch.Tensor
         int64 ``(sample, y, x)`` on the images' device; all 0 or 2 where there is no object.
+
+    Raises
+    ------
+    DataError
+        For another rank, no image, or fewer than four pixels a side.
     """
-    gray = as_images(images, finite=False).mean(dim=1)
+    gray = as_stamps(images).mean(dim=1)
     finite = torch.isfinite(gray)
-    level, _ = sky(gray)
+    level = sky_level(gray)
     light = torch.where(finite, gray - level[:, None, None], 0.0)
     local = functional.avg_pool2d(light[:, None], 3, 1, 1, count_include_pad=False)[:, 0]
     _, noise = sky(local, ~finite)
@@ -108,10 +113,9 @@ def grow(mask: Tensor, seeds: Tensor, *, limit: int | None = None) -> Tensor:
         Steps of a pixel after which growing ends; by default it ends when nothing is added.
     """
     mask, seeds = torch.broadcast_tensors(mask, seeds)
-    # A dark column and row end every image: neighbors are then at fixed distances in one flat array.
-    mask, region = (functional.pad(part.to(torch.uint8), (0, 1, 0, 1)) for part in (mask, mask & seeds))
-    stride, shape = mask.shape[-1], mask.shape
-    mask, region, steps = mask.flatten(), region.flatten(), 0
+    n, height, width = mask.shape
+    stride, steps = width + 1, 0
+    mask, region = (_packed(part) for part in (mask, mask & seeds))
     while limit is None or steps < limit:
         # Whether anything was added is asked every few steps: the answer has to come back from the device.
         before = region
@@ -125,7 +129,18 @@ def grow(mask: Tensor, seeds: Tensor, *, limit: int | None = None) -> Tensor:
             steps += 1
         if torch.equal(region, before):
             break
-    return region.view(shape)[..., :-1, :-1].bool()
+    images = torch.cat([(region >> k & 1).view(-1, height + 1, stride) for k in range(8)])
+    return images[:n, :-1, :-1].bool()
+
+
+def _packed(mask: Tensor) -> Tensor:
+    """Return masks flat, eight images the bits of one: all eight grow by the same instructions."""
+    # A dark column and row end every image: neighbors are then at fixed distances in one flat array.
+    parts = functional.pad(mask.to(torch.uint8), (0, 1, 0, 1, 0, -len(mask) % 8)).chunk(8)
+    bits = parts[0].clone()
+    for k, part in enumerate(parts[1:], 1):
+        bits |= part << k
+    return bits.flatten()
 
 
 def _centered(n: int, device: torch.device | None) -> Tensor:

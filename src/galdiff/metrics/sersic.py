@@ -25,6 +25,7 @@ __all__ = ["SersicFit", "fit_sersic", "sersic_b"]
 _ROUNDS = 60
 _BLOCK = {"cpu": 64}  # images at a time: what stays in a core's cache
 _TOLERANCE = 1e-6
+_TRUSTED = 1e-2  # damping
 _BOUNDS = (math.log(0.1), math.log(10.0))
 _SMALLEST = 1e-3  # squared radius in units of r_e^2: the profile of the central pixel stays finite
 
@@ -140,6 +141,7 @@ class _Model:
         self.unit = max(height, width) / 2
         self.middle = light.new_tensor([(height - 1) / 2, (width - 1) / 2], dtype=torch.float64)
         self.root = weight.sqrt()
+        self.even = bool((weight == 1).all())
         self.light = light * self.root
         self.psf_sigma = psf_sigma
         self.y, self.x = (
@@ -184,7 +186,7 @@ class _Model:
         bz = log_z.exp().mul_(b)
         # The profile's derivatives by amplitude and ln n, twice that by the squared radius, all but their factors.
         unit = torch.sub(b, bz).exp_()
-        if self.psf_sigma is None:
+        if self.psf_sigma is None and not self.even:
             unit *= root
         by_square = torch.div(bz, square, out=square).mul_(unit)
         by_n = log_z.sub_(slope / b).mul_(bz).add_(slope).mul_(unit)
@@ -264,6 +266,15 @@ def _minimize(model: _Model, start: Tensor) -> tuple[Tensor, Tensor]:
             step = torch.linalg.solve_ex(normal + torch.diag_embed(damping[:, None] * scale), gradient)[0]
             trial = trial + step.nan_to_num()
             trial[:, 1] = trial[:, 1].clamp(*_BOUNDS)
+            # Where the parabola is trusted and promises next to nothing, its minimum need not be looked at.
+            promised = (step * (2 * gradient - torch.linalg.vecdot(normal, step[:, None]))).sum(dim=1)
+            going = ~((promised < _TOLERANCE * chi2[running]) & (damping < _TRUSTED))
+            if not going.all():
+                best[running[~going]] = trial[~going]
+                trial, running, damping, products = trial[going], running[going], damping[going], products[going]
+                model.keep(going)
+            if not len(running):
+                break
         found = model(trial)
         value, least = found[:, 7, 7], chi2[running]
         better = value < least

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from galdiff.errors import DataError
-from galdiff.metrics.arrays import as_images
+from galdiff.metrics.arrays import as_stamps
 from galdiff.metrics.segmentation import corners, segment, sky_level
 
 __all__ = ["Sources", "as_labels"]
@@ -37,9 +37,9 @@ class Sources:
     Attributes
     ----------
     bands : Tensor
-        Light above the sky, float64 ``(sample, band, y, x)``, 0 where masked.
+        Light above the sky, of the images' precision ``(sample, band, y, x)``, 0 where masked.
     light : Tensor
-        Its mean over bands, ``(sample, y, x)``.
+        Its mean over bands, float64 ``(sample, y, x)``.
     object : Tensor
         The object's own pixels, bool ``(sample, y, x)``.
     masked : Tensor
@@ -73,19 +73,19 @@ class Sources:
         Raises
         ------
         DataError
-            For another rank, no image, or a segmentation of another shape.
+            For another rank, no image, fewer than four pixels a side, or a segmentation of another shape.
         """
-        x = as_images(images, finite=False)
+        x = as_stamps(images)
         labels = segment(x) if segmentation is None else as_labels(segmentation, x)
-        x = x.double()
         masked = (labels != 0) & (labels != 1) | ~torch.isfinite(x).all(dim=1)
         found = (labels == 1) & ~masked
         background = corners(x.shape[2], x.shape[3], x.device) & (labels == 0) & ~masked
         if subtract_sky:
-            level = torch.stack([sky_level(band, ~background) for band in x.unbind(dim=1)], dim=1)
+            sky = ~background[:, None].expand_as(x)
+            level = sky_level(x.flatten(0, 1), sky.flatten(0, 1)).view(x.shape[:2])
             x = x - level.nan_to_num()[..., None, None]
         bands = torch.where(masked[:, None], 0.0, x)
-        light = bands.mean(dim=1)
+        light = bands.mean(dim=1, dtype=torch.float64)
         count = background.sum(dim=(1, 2)).clamp_min(1)
         mean = torch.where(background, light, 0.0).sum(dim=(1, 2)) / count
         deviation = torch.where(background, light - mean[:, None, None], 0.0)

@@ -8,7 +8,12 @@ Convention: for pixels of side :math:`\Delta` and N x N of them,
 with w the window, so that without one :math:`\sum_k P / (N \Delta)^2 = \langle x^2 \rangle` (Parseval). It is
 powerbox's and, but for the window, that of Pylians; TurbuStat's raw power is :math:`N^2 / \Delta^2` times it. Coherence
 is :math:`r_{ab} = \operatorname{Re} P_{ab} / \sqrt{P_{aa} P_{bb}}`. Every mode and its conjugate count as two of a
-ring's :math:`N_k`; the sample variance of a Gaussian field without a window is :math:`2 P^2 / N_k`.
+ring's :math:`N_k`. The sample variance of a Gaussian field whose power hardly changes over the width of a mode is
+
+.. math:: \frac{2 P^2}{N_k^2} \sum_{k, k'} |C(k - k')|^2, \qquad C(q) = \mathrm{FFT}(w^2)(q) / \mathrm{FFT}(w^2)(0)
+
+over the modes of a ring (Feldman, Kaiser & Peacock 1994, ApJ 426, 23): :math:`2 P^2 / N_k` without a window, and
+:math:`\langle w^4 \rangle / \langle w^2 \rangle^2` times that in a ring much wider than a mode.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -25,7 +30,7 @@ import xarray as xr
 from torch import Tensor
 
 from galdiff.errors import DataError
-from galdiff.metrics.arrays import as_images, as_square_images, labels_of
+from galdiff.metrics.arrays import as_images, as_scale, as_square_images, labels_of
 
 __all__ = ["WINDOWS", "high_frequency_power", "power_spectrum"]
 
@@ -72,12 +77,12 @@ def power_spectrum(
     Returns
     -------
     xarray.Dataset
-        ``power`` and ``power_error`` (P sqrt(2 / modes), of a Gaussian field) along ``(sample, band, ring)``
-        [pixel value^2 x scale^2]; ``modes`` and the coordinate ``k`` (mean over the ring's modes [rad / scale]) along
-        ``ring``. With ``cross``: ``cross_power`` (real part) and ``coherence`` (NaN without power) along
-        ``(sample, pair, ring)``. With ``covariance``: ``covariance`` along ``(band, ring, ring_)``, NaN for one sample.
-        With ``noise``: ``noise_power`` along ``(band, ring)``. Rings without modes are NaN. Everything float64.
-        Attributes record the convention, window and binning.
+        ``power`` and ``power_error`` (of a Gaussian field: P sqrt(2 / modes), more under a window, which correlates
+        them) along ``(sample, band, ring)`` [pixel value^2 x scale^2]; ``modes`` and the coordinate ``k`` (mean over
+        the ring's modes [rad / scale]) along ``ring``. With ``cross``: ``cross_power`` (real part) and ``coherence``
+        (NaN without power) along ``(sample, pair, ring)``. With ``covariance``: ``covariance`` along
+        ``(band, ring, ring_)``, NaN for one sample. With ``noise``: ``noise_power`` along ``(band, ring)``. Rings
+        without modes are NaN. Everything float64. Attributes record the convention, window and binning.
 
     Raises
     ------
@@ -86,9 +91,7 @@ def power_spectrum(
     """
     labels = labels_of(images)
     known = pixel_scale if pixel_scale is not None else labels.pixel_scale
-    scale = 1.0 if known is None else float(known)
-    if not (math.isfinite(scale) and scale > 0):
-        raise DataError(f"the pixel scale is {scale}", remedy="Give the side of a pixel, above 0")
+    scale = 1.0 if known is None else as_scale(known)
     x = as_square_images(images)
     n = x.shape[-1]
     if n < 2:
@@ -115,7 +118,7 @@ def power_spectrum(
         data["noise_power"] = (dims[1:], sky.mean(axis=0), {"units": units})
     signal = power if noise is None else power - data["noise_power"][1]
     with np.errstate(divide="ignore", invalid="ignore"):
-        error = power * np.sqrt(2 / modes)
+        error = power * np.sqrt(2 / _independent(n, tuple(borders.tolist()), window))
         if cross:
             first, second = ([p[i] for p in pairs] for i in (0, 1))
             coherence = crossed / np.sqrt(signal[:, first] * signal[:, second])
@@ -194,6 +197,24 @@ def _cached_rings(n: int, borders: tuple[float, ...]) -> tuple[Tensor, np.ndarra
     weights[inside, ring[inside]] = twice[inside] / count[ring[inside]]
     weights[:, count == 0] = np.nan
     return torch.from_numpy(weights), count.astype(np.int64), mean
+
+
+@lru_cache
+def _independent(n: int, borders: tuple[float, ...], window: str | None) -> np.ndarray:
+    """Return how many modes of every ring count as independent ones: a window correlates neighbors."""
+    if window is None:
+        return _cached_rings(n, borders)[1]
+    f = torch.fft.fftfreq(n, 1 / n, dtype=torch.float64)
+    radius = torch.hypot(f[:, None], f)
+    square = torch.fft.fft2(_taper(window, n).square())
+    coupling = torch.fft.fft2((square / square[0, 0]).abs().square()).real / n**2
+    found = []
+    for low, high in pairwise(borders):
+        ring = ((radius >= low) & (radius < high) & (radius > 0) & (radius < n // 2 + 0.5)).double()
+        # The sum over pairs of modes is a product in the other space.
+        pairs = (torch.fft.fft2(ring).abs().square() * coupling).sum()
+        found.append(float(ring.sum().square() / pairs) if ring.any() else 0.0)
+    return np.array(found)
 
 
 def _taper(window: str | None, n: int) -> Tensor:

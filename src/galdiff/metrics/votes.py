@@ -36,6 +36,7 @@ from galdiff.schema.trees import QuestionTree
 __all__ = ["FOUND", "STATISTICS", "VoteComparison", "dirichlet_multinomial_nll", "vote_calibration"]
 
 BINS = 10
+_ROUNDING = 1e-12  # of a squared mean: a smaller variance is none
 _SIGMA = {"68": 0.6827, "95": 0.9545}
 STATISTICS = {
     "slope": "regression of the predicted on the asked fractions over all answers; the floor has the same attenuation",
@@ -101,8 +102,9 @@ def vote_calibration(
     -------
     xarray.Dataset
         Along ``question``: ``slope``, ``bias``, ``calibration_error``, ``coverage68``, ``coverage95``, ``nll`` (NaN
-        where nobody was asked) and ``galaxies``, their effective number. Along ``answer``: ``answer_slope`` and
-        ``answer_bias``. Along ``answer`` and ``bin``, of equal reach by predicted fraction: ``predicted``, ``asked``.
+        where nobody was asked, slopes where all were asked the same) and ``galaxies``, their effective number. Along
+        ``answer``: ``answer_slope`` and ``answer_bias``. Along ``answer`` and ``bin``, of equal reach by predicted
+        fraction: ``predicted``, ``asked``.
     """
     rows = VoteComparison(concentrations, votes, mask, tree, seed=seed, simulations=simulations)
     return rows.summary(np.ones(len(rows)))
@@ -161,9 +163,11 @@ class VoteComparison:
             share = (w / total)[:, self.owner]
             mean_p, mean_f = (share * self.predicted).sum(axis=0), (share * self.asked).sum(axis=0)
             gap_f = self.asked - mean_f
+            variance = (share * gap_f**2).sum(axis=0)
+            # Where all were asked the same, what is left is rounding.
+            varies = variance > _ROUNDING * mean_f**2
             covariance, variance = (
-                (share * gap_f * (self.predicted - mean_p)).sum(axis=0),
-                (share * gap_f**2).sum(axis=0),
+                np.where(varies, v, 0.0) for v in ((share * gap_f * (self.predicted - mean_p)).sum(axis=0), variance)
             )
             inside = {
                 f"coverage{name}": self._sum((share * (np.abs(self.rank - 0.5) < width / 2)).sum(axis=0)) / answers
@@ -188,12 +192,17 @@ class VoteComparison:
         return xr.Dataset(data, coords={k: np.asarray(v, dtype=object) for k, v in names.items()})
 
     def intercepts(self) -> np.ndarray:
-        """Return what is predicted where nothing was asked for ``(answers,)``, by the line of least squares."""
+        """Return what is predicted where nothing was asked for ``(answers,)``, by the line of least squares.
+
+        NaN where one fraction other than 0 was asked of all, which makes no line.
+        """
         total = np.maximum(self.weight.sum(axis=0), 1e-300)
         mean_p, mean_f = ((self.weight * x).sum(axis=0) / total for x in (self.predicted, self.asked))
         gap = self.weight * (self.asked - mean_f)
-        variance = np.maximum((gap * self.asked).sum(axis=0), 1e-300)
-        return np.asarray(mean_p - mean_f * (gap * self.predicted).sum(axis=0) / variance)
+        variance = (gap * self.asked).sum(axis=0)
+        varies = variance > _ROUNDING * total * mean_f**2
+        slope = (gap * self.predicted).sum(axis=0) / np.where(varies, variance, np.nan)
+        return np.asarray(mean_p - np.where(mean_f > 0, mean_f * slope, 0.0))
 
     def found(self, intercepts: np.ndarray, times: np.ndarray) -> np.ndarray:
         """Return slopes through given intercepts ``(answers,)``, every galaxy counted so many times ``(n,)``.
