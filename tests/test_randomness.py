@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galdiff.randomness import Draws, integers, normal, permutation, philox, uniform
+from galdiff.randomness import Draws, choose, integers, normal, permutation, philox, uniform
 
 # Random123's kat_vectors (Salmon et al. 2011): counter, key, result of philox4x32 with ten rounds.
 KNOWN = [
@@ -132,3 +132,18 @@ def test_a_permutation_is_one(seed, epoch, n):
 def test_permutations_differ_by_seed_and_epoch():
     orders = [permutation(seed, epoch, 1000) for seed in (0, 1) for epoch in (0, 1)]
     assert all((a == b).mean() < 0.02 for i, a in enumerate(orders) for b in orders[:i])
+
+
+class TestChoose:
+    def test_rows_in_the_order_of_their_classes_are_all_met(self):
+        rows = np.arange(5_000, 9_000)
+        found = choose(rows, 512)
+        assert len(found) == len(set(found.tolist())) == 512
+        assert set(found.tolist()) <= set(rows.tolist())
+        counts = np.bincount((found - 5_000) // 1_000, minlength=4)
+        assert counts.min() > 128 - 5 * np.sqrt(512 * 0.25 * 0.75)
+
+    def test_always_the_same_and_no_more_than_there_are(self):
+        assert np.array_equal(choose(40, 8), choose(40, 8))
+        assert sorted(choose(7, 8)) == list(range(7))
+        assert np.array_equal(choose(40, 8), choose(40, 20)[:8])

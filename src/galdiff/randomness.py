@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Draws", "integers", "normal", "permutation", "philox", "uniform"]
+__all__ = ["Draws", "choose", "integers", "normal", "permutation", "philox", "uniform"]
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -196,3 +196,12 @@ def permutation(seed: int, epoch: int, n: int, *, part: int | None = None) -> np
     """Return the order of ``n`` rows in an epoch, or in a part of it, int64; a function of the arguments alone."""
     key = _key(seed, f"permutation/{int(epoch)}" if part is None else f"permutation/{int(epoch)}/{int(part)}")
     return np.random.Generator(np.random.Philox(key=key[0] | key[1] << 32)).permutation(n)
+
+
+def choose(rows: np.ndarray | int, most: int) -> np.ndarray:
+    """Return at most ``most`` of the rows (or of so many), always the same ones, in random order.
+
+    The first rows are no sample of a store: files are often in the order of their classes.
+    """
+    rows = np.arange(rows) if isinstance(rows, int) else rows
+    return rows[permutation(0, 0, len(rows))[:most]]

@@ -1,5 +1,7 @@
 """Verdicts: decided by floors and error bars, and by how many figures are looked at."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -70,3 +72,31 @@ def test_records_of_before_there_were_verdicts_are_read():
     assert judge([Figure.from_dict(old)]) == ["open"]
     new = figure(0.4)
     assert Figure.from_dict({**new.to_dict(), "verdict": "fail"}) == new
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+class TestWhatIsNotFinite:
+    def test_a_value_says_that_it_is_undefined(self, bad):
+        one = figure(bad, note="1 is right")
+        assert (one.value, one.status) == (None, "undefined")
+        assert one.note.startswith("undefined: ")
+        assert one.note.endswith("; 1 is right")
+        assert judge([one, figure(0.1)]) == ["open", "pass"]
+        assert Figure.from_dict(json.loads(json.dumps(one.to_dict(), allow_nan=False))) == one
+
+    @pytest.mark.parametrize("key", ["error", "floor", "floor_error"])
+    def test_what_a_value_is_held_to_leaves_it_open(self, bad, key):
+        one = figure(**{"value": 9.0, key: bad})
+        assert (one.value, one.status, getattr(one, key)) == (9.0, "ok", None)
+        assert f"{key.replace('_', ' ')} undefined" in one.note
+        assert judge([one]) == ["open"]
+
+
+def test_errors_of_few_draws_are_wide():
+    """Of 19 and 1 degrees of freedom at 1 %: 2.54 and 31.8 standard deviations."""
+    assert [judge([figure(value, freedom=1)]) for value in (0.4, 0.6)] == [["pass"], ["look"]]
+    assert judge([figure(0.4, freedom=19)]) == ["fail"]
+
+
+def test_one_draw_has_no_spread():
+    assert judge([figure(9.0, freedom=0), figure(9.0)]) == ["open", "fail"]

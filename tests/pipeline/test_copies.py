@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from galdiff.latents import CutoutStore
 from galdiff.metrics.features import PhysicalFeatures
@@ -65,6 +66,22 @@ def test_images_of_one_population_are_at_the_floor(store):
     found = copies(blobs(100, 3), blobs(100, 4), store, stretch=np.asarray)
     assert [f.verdict(4.0) for f in found.figures] == ["pass"] * 3
     assert found.curves["pair_held_out_distance"].shape == (100,)  # of all held-out images
+
+
+def test_arrays_and_stores_are_the_same_training_images(store):
+    generated, held_out = blobs(60, 3), blobs(60, 4)
+    a = copies(generated, held_out, store, stretch=np.arcsinh)
+    b = copies(generated, held_out, store.images(store.rows("train")), stretch=np.arcsinh)
+    assert a.figures == b.figures
+    assert {f.freedom for f in a.figures} == {199}
+    xr.testing.assert_equal(a.curves, b.curves)
+
+
+def test_small_stamps_are_shifted_less():
+    sets = [blobs(60, seed)[..., 8:16, 8:16] for seed in (1, 2, 3)]
+    found = copies(*sets, stretch=np.arcsinh)
+    assert {f.status for f in found.figures} == {"ok"}
+    assert all("shifts up to 1 pixels" in f.protocol for f in found.figures)
 
 
 def test_few_images_have_no_figures(store):

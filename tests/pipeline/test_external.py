@@ -14,7 +14,7 @@ from galdiff import cli
 from galdiff.data.deeplense import CLASSES
 from galdiff.errors import DataError, GaldiffError, ResourceError
 from galdiff.judges import Classifier
-from galdiff.metrics import FeatureSpace
+from galdiff.metrics import FeatureSpace, judge
 from galdiff.pipeline import conditional, external, sources
 from galdiff.report import read_figures
 from galdiff.schema.conditions import Class, ConditionSchema
@@ -125,6 +125,10 @@ def not_square():
     return pixels(8, 0)[..., :10], pixels(8, 1)[..., :10], {}, "not square"
 
 
+def too_small():
+    return pixels(8, 0, size=3), pixels(8, 1, size=3), {}, "images of 3 pixels cannot be measured"
+
+
 def other_units():
     real = xr.DataArray(pixels(8, 0), dims=("sample", "band", "y", "x"), attrs={"units": "nmgy"})
     return real, np.zeros((8, 3, SIZE, SIZE), np.uint8), {}, "differ in their unit: real nmgy, generated display"
@@ -160,7 +164,7 @@ def unknown_space():
     return pixels(8, 0), pixels(8, 1), {"features": ["inception"]}, "there is no feature space 'inception'"
 
 
-MISTAKES = [other_bands, other_size, not_square, other_units, other_names, rescaled, bytes_as_numbers]
+MISTAKES = [other_bands, other_size, not_square, too_small, other_units, other_names, rescaled, bytes_as_numbers]
 
 
 @pytest.mark.parametrize("make", [*MISTAKES, declared_display, not_finite, unknown_space])
@@ -172,6 +176,96 @@ def test_what_does_not_go_together_is_refused_before_work(make, monkeypatch):
     assert words in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"limit": 0}, "limit is 0. Give 2 or more"),
+        ({"limit": -5}, "limit is -5"),
+        ({"limit": "all"}, "limit is 'all'"),
+        ({"seed": -1}, "seed is -1. Give 0 or more"),
+        ({"draws": 1}, "draws is 1. Give 2 or more"),
+        ({"draws": 0}, "draws is 0"),
+        ({"unit": "furlong"}, "there is no unit 'furlong'. Use display"),
+        ({"device": "foo"}, "there is no device 'foo'"),
+        ({"features": ["inception"]}, "there is no feature space"),
+    ],
+)
+def test_wrong_options_leave_nothing_behind(options, words, tmp_path, monkeypatch):
+    monkeypatch.setattr(external, "_read", lambda *a, **k: pytest.fail("read"))
+    with pytest.raises(GaldiffError) as error:
+        galdiff.evaluate(pixels(8, 0), pixels(8, 1), out=tmp_path / "out", **options)
+    assert words in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_unit_that_a_file_has_is_one():
+    real = xr.DataArray(pixels(120, 0), dims=("sample", "band", "y", "x"), attrs={"units": "e-/s"})
+    assert galdiff.evaluate(real, pixels(60, 1), unit="e-/s", draws=2).figures
+
+
+def test_two_draws_are_as_free_as_one_degree():
+    """Real images seldom fail to pass a page, however few the draws."""
+    many, few = (galdiff.evaluate(pixels(120, 0), pixels(60, 1), draws=draws).figures for draws in (4, 2))
+    assert {f.freedom for f in many if f.error is not None} == {3}
+    assert {f.freedom for f in few if f.error is not None} == {1}
+    assert set(judge(few)) <= {"pass", "open"}
+
+
+def test_what_is_undefined_is_open(tmp_path):
+    """Images without any structure have no power to be compared."""
+    level = np.full((120, 1, SIZE, SIZE), 0.3, np.float32)
+    result = by_name(galdiff.evaluate(level, level[:60], any_range=True, draws=3, out=tmp_path / "out"))
+    for name in ("power_above_half_Nyquist", "spectrum_difference"):
+        assert result[name].status == "undefined"
+        assert result[name].note.startswith("undefined")
+    record = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert {f["verdict"] for f in record["figures"] if f["value"] is None} == {"open"}
+    assert read_figures(tmp_path / "out") == list(result.values())
+
+
+class Wide(Mean):
+    """A space that nobody has images enough for."""
+
+    name, width = "wide", 2100
+
+
+@pytest.mark.parametrize(
+    ("options", "taken"),
+    [
+        ({}, {"real": 21_000, "generated": 10_500}),
+        ({"train": True}, {"real": 10_500, "generated": 10_500, "train": 10_500}),
+        ({"limit": 300}, {"real": 300, "generated": 300}),
+        ({"limit": None}, {"real": 22_000, "generated": 22_000}),
+        ({"features": []}, {"real": 10_000, "generated": 10_000}),
+    ],
+)
+def test_as_many_images_are_taken_as_a_distance_needs(options, taken, monkeypatch):
+    many = np.zeros((22_000, 1, 8, 8), np.float32)
+    seen = {}
+
+    def compare(train, real, generated, **settings):
+        seen.update({"train": train, "real": real, "generated": generated})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(external, "compare", compare)
+    if options.get("train"):
+        options = options | {"train": many}
+    with pytest.raises(KeyboardInterrupt):
+        galdiff.evaluate(many, many, **{"features": [Wide()], "any_range": True, **options})
+    assert {role: len(images) for role, images in seen.items() if images is not None} == taken
+
+
+def test_a_distance_of_too_few_says_how_to_give_more():
+    class Pair(Wide):
+        def measure(self, images):
+            return np.zeros((len(images), self.width))
+
+    figure = by_name(galdiff.evaluate(pixels(20, 0), pixels(20, 1), features=[Pair()], draws=2))["FD[wide]"]
+    assert (figure.value, figure.status) == (None, "too few")
+    assert figure.note.startswith("10 images, 10500 needed: galdiff evaluate --limit")
+    assert "without --train twice the real ones" in figure.note
+
+
 def test_ranges_may_differ_on_request():
     result = galdiff.evaluate(pixels(80, 0), pixels(40, 1) * 2 - 1, any_range=True, draws=3)
     assert len(result.figures) > 5
@@ -180,6 +274,17 @@ def test_ranges_may_differ_on_request():
 def test_one_real_image_has_no_halves():
     with pytest.raises(DataError, match="two halves"):
         galdiff.evaluate(pixels(1, 0), pixels(4, 1))
+
+
+def test_a_file_is_not_written_over(folder, tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("mine")
+    options = ["--real", str(folder), "--generated", str(folder), "-o", str(path)]
+    result = runner.invoke(cli.app, ["evaluate", *options])
+    assert result.exit_code == 2
+    assert f"error: {path}: cannot write" in result.stderr
+    assert path.read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_run_folder_is_not_written_over(tmp_path):
@@ -195,6 +300,7 @@ def test_a_run_folder_is_not_written_over(tmp_path):
         (["--real", "a"], "there is nothing to judge"),
         (["x", "--real", "a"], "a run is judged by its own images"),
         (["--real", "a", "--generated", "b"], "there are no images here"),
+        (["--real", "a", "--generated", "b", "--device", "foo"], "there is no device 'foo'"),
     ],
 )
 def test_wrong_options(arguments, words, tmp_path, monkeypatch):
@@ -232,8 +338,11 @@ class TestConditions:
         assert figures["ring_found"].value > 0.9
         assert {"class_auc", "transfer_accuracy", "W1_einstein_radius"} <= set(figures)
         assert "memorisation_replication_rate[physical-10]" in figures
-        plain = by_name(galdiff.evaluate(real, generated, draws=3, judges=False, lenses=False))
+        assert figures["memorisation_replication_rate"].n == 160
+        few = {"draws": 3, "judges": False, "lenses": False, "memorisation": False}
+        plain = by_name(galdiff.evaluate(real, generated, train=train, **few))
         assert not {"class_auc", "ring_found"} & set(plain)
+        assert not [name for name in plain if "memorisation" in name]
 
     def test_what_is_not_known_of_all_is_not_judged(self, tmp_path):
         real = self.write(tmp_path / "a", 0)

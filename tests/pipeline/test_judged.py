@@ -58,6 +58,7 @@ def test_votes_that_are_there_are_found_and_others_are_not(sets, monkeypatch):
     slope = figures["votes_slope[shape]"]
     assert slope.floor > 0.6
     assert slope.verdict(4.0) == "pass"
+    assert (slope.freedom, figures["votes_found[long]"].freedom) == (9, 199)
     curves = right.curves
     assert curves["votes_title"].values.tolist() == ["shape"]
     assert curves["votes_found"].dims == ("question", "bin")

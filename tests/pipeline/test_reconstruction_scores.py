@@ -9,7 +9,11 @@ import xarray as xr
 
 from galdiff.data.stretch import Sqrt
 from galdiff.imageformat import ImageFormat
+from galdiff.metrics import judge
 from galdiff.pipeline.reconstruction import reconstruction_scores
+from galdiff.pipeline.scores import write_evaluation
+from galdiff.pipeline.sets import Evaluation
+from galdiff.report import read_figures, write_report
 from galdiff.report.reconstruction import reconstruction_curves
 
 
@@ -62,6 +66,55 @@ def test_curves_can_be_written_beside_others_and_drawn(scored, tmp_path):
     for text in ("half-light radius", "concentration", "spectrum, band r"):
         assert text in svg
     assert reconstruction_curves(xr.Dataset()) == ""
+
+
+def exact(above=-1.0):
+    """Make an autoencoder that gives images back as they are which are brighter than that."""
+    same = model(("g",))
+    changed = same.reconstruct
+
+    def reconstruct(pixels, noise=False):
+        kept = pixels.mean(dim=(1, 2, 3), keepdim=True) > above
+        return torch.where(kept, pixels, changed(pixels, noise=noise))
+
+    same.reconstruct = reconstruct
+    return same
+
+
+def test_an_exact_reconstruction_is_said_to_be_one(tmp_path):
+    figures, _ = reconstruction_scores(exact(), galaxies(60, 1), seed=0, draws=5)
+    by_name = {figure.name: figure for figure in figures}
+    psnr = by_name["reconstruction_psnr"]
+    assert (psnr.value, psnr.error, psnr.status) == (None, None, "infinite")
+    assert psnr.note == "all 60 images come back exactly"
+    assert by_name["reconstruction_ssim"].value == 1.0
+    assert by_name["reconstruction_residual_power"].value == 0.0
+    assert judge([psnr]) == ["open"]
+    write_evaluation(tmp_path, Evaluation(figures), start=0.0)
+    assert read_figures(tmp_path) == figures
+    page = write_report(tmp_path).read_text()
+    assert "infinite" in page
+    assert "nan" not in page.lower().split("<main>")[1]
+
+
+def test_images_that_come_back_exactly_do_not_hide_the_others():
+    images = galaxies(120, 1)
+    level = float(np.median(bright := images.mean(axis=(1, 2, 3))))
+    some, none = (
+        reconstruction_scores(exact(level), kept, seed=0, draws=5)[0][0] for kept in (images, images[bright <= level])
+    )
+    assert some.value == pytest.approx(none.value, rel=1e-6)
+    assert some.error > 0
+    assert (some.note, none.note) == ("without 60 that come back exactly", "")
+
+
+def test_images_without_light_have_no_residual_power():
+    figures, _ = reconstruction_scores(exact(), np.zeros((60, 1, 32, 32), np.float32), seed=0, draws=5)
+    assert {figure.name: figure for figure in figures}["reconstruction_residual_power"].status == "undefined"
+
+
+def test_errors_are_as_free_as_there_are_draws(scored):
+    assert {figure.freedom for name, figure in scored[0].items() if figure.error is not None} == {4}
 
 
 def test_few_images_are_no_figures():

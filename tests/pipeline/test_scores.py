@@ -19,4 +19,5 @@ def test_rings_have_no_axis_ratio_and_that_can_be_written(tmp_path):
     assert (ring.value, ring.status) == (None, "too few")
     assert blob.value > 0.9
     assert blob.status == "ok"
+    assert blob.freedom == 0  # of one object
     write_json(tmp_path / "figures.json", [ring.to_dict(), blob.to_dict()])

@@ -144,3 +144,24 @@ class TestPage:
         with pytest.raises(DataError, match="cannot be read as an evaluation"):
             compare([runs[0], tmp_path], tmp_path / "c.html")
         assert not (tmp_path / "c.html").exists()
+
+    @pytest.mark.parametrize("damaged", ["evaluation.zarr/zarr.json", "samples.zarr/grid/zarr.json", "evaluation.json"])
+    def test_what_is_damaged_is_named(self, runs, tmp_path, damaged):
+        (runs[1] / damaged).write_text('{"zarr')
+        result = runner.invoke(cli.app, ["compare", *map(str, runs), "-o", str(tmp_path / "c.html")])
+        assert result.exit_code == 2
+        assert f"error: {runs[1] / damaged.split('/')[0]}: cannot be read" in result.stderr
+        assert not (tmp_path / "c.html").exists()
+
+    def test_a_file_is_no_run(self, runs, tmp_path):
+        (tmp_path / "notes").write_text("mine")
+        result = runner.invoke(cli.app, ["compare", str(runs[0]), str(tmp_path / "notes"), "-o", str(tmp_path / "c")])
+        assert result.exit_code == 2
+        assert "there is no evaluation here. Judge a run" in result.stderr
+        assert not (tmp_path / "c").exists()
+
+    def test_the_folder_of_the_page_must_be_there(self, runs, tmp_path):
+        result = runner.invoke(cli.app, ["compare", *map(str, runs), "-o", str(tmp_path / "nodir" / "c.html")])
+        assert result.exit_code == 2
+        assert f"error: {tmp_path / 'nodir'}: there is no such folder. Make it" in result.stderr
+        assert not (tmp_path / "nodir").exists()

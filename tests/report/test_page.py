@@ -18,6 +18,7 @@ from galdiff.metrics.figure import RULE
 from galdiff.pipeline import STAGES
 from galdiff.pipeline.evaluation import evaluate
 from galdiff.report import write_report
+from galdiff.report.page import _curves
 from galdiff.report.plots import curves, grid, png, render, save_grid
 from galdiff.report.verdicts import SIGNS, plain_name
 
@@ -167,6 +168,18 @@ def test_grids_stand_side_by_side_at_both_guidances(report):
     assert page.tags.count("svg") == 4  # curves, morphology, training, loss by noise level
 
 
+def test_curves_have_the_spectrum_of_residuals_with_its_band(evaluation, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("galdiff.report.page.curves", lambda panels: drawn.extend(panels) or "<svg></svg>")
+    _curves(evaluation.curves, "display")
+    panels = {panel["title"]: panel for panel in drawn}
+    assert len(panels) == 3 * 3
+    panel = panels["residual spectrum, band g"]
+    assert (panel["xscale"], panel["yscale"]) == ("log", "log")
+    for line in panel["lines"][1:]:
+        assert (np.asarray(line["low"]) < np.asarray(line["high"])).all()
+
+
 def test_it_loads_nothing(report):
     page = Page(report)
     assert all(a.startswith(("data:", "#")) for a in page.addresses)
@@ -257,6 +270,11 @@ class TestPlots:
         save_grid(tmp_path / "new" / "grid.png", images, columns=2)
         with Image.open(tmp_path / "new" / "grid.png") as read, Image.open(io.BytesIO(png(sheet))) as shown:
             np.testing.assert_array_equal(np.asarray(read), np.asarray(shown))
+
+    def test_nothing_is_drawn_on_a_linear_scale(self):
+        line = {"x": [1, 2], "y": [0, 0], "label": "a", "color": "k"}
+        panel = {"title": "t", "xlabel": "x", "ylabel": "y", "lines": [line], "yscale": "log"}
+        assert curves([panel]).startswith("<svg")
 
     def test_curves_escape_their_labels(self):
         line = {"x": [1, 2], "y": [1, 2], "label": "a < b", "color": "k", "low": [0, 1], "high": [2, 3]}

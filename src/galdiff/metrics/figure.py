@@ -13,14 +13,14 @@ floors,
 
 Between the two somebody should look. Where the ideal is a measurement on real images itself, :math:`d_0` is zero and
 both errors count as they are. z is the quantile of :math:`1 - \alpha / m` for m figures (Bonferroni) of Student's t,
-since errors come from some twenty draws, unless a figure says otherwise: real images seldom fail to pass a whole page.
+with as many degrees of freedom as the errors have draws, less one: real images seldom fail to pass a whole page.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from math import hypot
+from math import hypot, isfinite
 from typing import Any, Literal, Self
 
 from scipy.stats import t as student
@@ -28,11 +28,12 @@ from scipy.stats import t as student
 __all__ = ["ALPHA", "RULE", "Figure", "Verdict", "judge"]
 
 Verdict = Literal["pass", "look", "fail", "open"]
-"""What a figure says of the generated images; "open" where it has no error bars, or is of too few images."""
+"""What a figure says of the generated images; "open" where it has no value or error bars, or is of too few images."""
 
 ALPHA = 0.01
 """Nominal chance that real images do not pass a whole page of figures."""
 _TOLERATED = 3.0
+_NUMBERS = ("value", "error", "floor", "floor_error")
 RULE = (
     "pass: no farther from the ideal than real images are from each other, within the error bars; "
     f"look: farther, but not beyond {_TOLERATED:g} times that; fail: beyond, error bars included; open: no error bars. "
@@ -45,18 +46,21 @@ RULE = (
 class Figure:
     """A number with what it takes to read it.
 
+    A number that is not finite becomes None, and the note says so: neither JSON nor a verdict has a place for it.
+
     Attributes
     ----------
     name : str
         What was measured.
     value, error, floor : float or None
         Generated against held-out real images, its bootstrap standard deviation, and the same for real images against
-        each other at the same count. None where there are too few images.
+        each other at the same count. None where there are too few images, or the number is undefined.
     n : int
         Images on each side.
     protocol : str
         Exact definition, by name.
-    status : {"ok", "too few"}
+    status : {"ok", "too few", "undefined", "infinite"}
+        "ok", or why there is no value.
     note : str
         What a reader should know.
     floor_error : float or None
@@ -64,7 +68,7 @@ class Figure:
     ideal : float or None
         What the figure would be for a perfect model and infinitely many images; None where it is the floor itself.
     freedom : int
-        Degrees of freedom of the errors: draws less one.
+        Degrees of freedom of the errors: draws less one; without any the figure is open.
     """
 
     name: str
@@ -78,6 +82,18 @@ class Figure:
     floor_error: float | None = None
     ideal: float | None = 0.0
     freedom: int = 19
+
+    def __post_init__(self) -> None:
+        undefined = [key for key in _NUMBERS if not isfinite(getattr(self, key) or 0.0)]
+        if not undefined:
+            return
+        what = "" if "value" in undefined else f"{' and '.join(undefined).replace('_', ' ')} "
+        why = f"{what}undefined: these images leave nothing to divide by, or nothing to measure"
+        known: dict[str, Any] = dict.fromkeys(undefined)
+        known["note"] = "; ".join(filter(None, (why, self.note)))
+        known["status"] = self.status if what else "undefined"
+        for key, value in known.items():
+            object.__setattr__(self, key, value)
 
     @classmethod
     def too_few(cls, name: str, n: int, protocol: str, note: str, *, ideal: float | None = None) -> Self:
@@ -103,6 +119,8 @@ class Figure:
         """Judge the figure at z standard deviations."""
         if self.departure is None or self.floor is None or self.error is None or self.floor_error is None:
             return "open"
+        if self.freedom < 1:  # the spread of one draw
+            return "open"
         floor = 0.0 if self.ideal is None else abs(self.floor - self.ideal)
         error = self.error if self.ideal is None else min(self.error, self.floor_error)
         if self.departure <= floor + z * hypot(error, self.floor_error):
@@ -122,4 +140,4 @@ def judge(figures: Sequence[Figure], *, alpha: float = ALPHA) -> list[Verdict]:
         Nominal chance that real images do not pass all of them.
     """
     judged = sum(figure.verdict(0.0) != "open" for figure in figures)
-    return [figure.verdict(float(student.isf(alpha / max(judged, 1), figure.freedom))) for figure in figures]
+    return [figure.verdict(float(student.isf(alpha / max(judged, 1), max(figure.freedom, 1)))) for figure in figures]

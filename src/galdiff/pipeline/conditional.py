@@ -17,7 +17,7 @@ from galdiff.pipeline.sets import Evaluation
 from galdiff.schema.conditions import Class, ConditionSchema, Scalar, Votes
 from galdiff.schema.fields import Field
 
-__all__ = ["asked_figures", "shared_schema"]
+__all__ = ["asked_figures", "shared_schema", "stretch_for"]
 
 _SEEN = 16_000
 _TRANSFER = 8_000
@@ -67,12 +67,17 @@ def asked_figures(
     real, half = parts["real"], len(parts["real"]) // 2
     train = parts.get("train") or _rows(real, slice(0, half))
     held_out = real if "train" in parts else _rows(real, slice(half, None))
-    stretch: Stretch = Linear(0.0, 1.0) if unit == "display" else Asinh().fit(train.images)
+    stretch = stretch_for(train.images, unit)
     image_format = ImageFormat(bands, real.images.shape[-1], unit, stretch)
     judging = Judging(image_format, schema, train, held_out, parts["generated"], seed)
     results = [judging.classes(transfer=_TRANSFER), judging.votes(_SEEN, draws=draws), judging.scalars(_SEEN)]
     figures = [figure for result in results for figure in result.figures]
     return Evaluation(figures + asked_rings(judging), xr.merge([result.curves for result in results]))
+
+
+def stretch_for(images: np.ndarray, unit: str) -> Stretch:
+    """Return how networks, and the search for copies, see images that come without a stretch."""
+    return Linear(0.0, 1.0) if unit == "display" else Asinh().fit(images)
 
 
 def _rows(part: Labeled, rows: slice) -> Labeled:

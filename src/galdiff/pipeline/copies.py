@@ -26,7 +26,9 @@ _SEARCHED = 2000
 """Samples, and as many held-out images, whose neighbors are looked for: the threshold at 0.1 % needs a thousand."""
 _ENCODED = 1000  # of each in features
 _CANDIDATES = 16  # finds a copy as 50 do, and the very nearest of unrelated images nine times in ten
+_SHIFT = 2
 _MINIMUM = 50
+_DRAWS = 200
 _IDEAL = {"median_ratio": 1.0, "first_percentile_ratio": 1.0, "replication_rate": None}
 _NOTES = {
     "median_ratio": "below 1 samples are copies or merely smoother than real images",
@@ -40,27 +42,32 @@ Stretch = Callable[[np.ndarray], np.ndarray]
 class _Stretched:
     """Training images as networks see them: faint structure counts as well as bright cores."""
 
-    store: CutoutStore
+    training: CutoutStore | np.ndarray
     stretch: Stretch
 
     def __len__(self) -> int:
-        return len(self.store)
+        return len(self.training)
 
     def images(self, rows: np.ndarray) -> np.ndarray:
-        return self.stretch(self.store.images(rows).astype(np.float32))
+        return self.stretch(_images(self.training, rows).astype(np.float32))
 
 
 def copies(
-    generated: np.ndarray, held_out: np.ndarray, cutouts: CutoutStore, *, stretch: Stretch, seed: int = 0
+    generated: np.ndarray,
+    held_out: np.ndarray,
+    training: CutoutStore | np.ndarray,
+    *,
+    stretch: Stretch,
+    seed: int = 0,
 ) -> Evaluation:
-    """Measure memorisation (`galdiff.metrics.memorisation`), in stretched pixels and against the whole training split.
+    """Measure memorisation (`galdiff.metrics.memorisation`), in stretched pixels and against all training images.
 
     Parameters
     ----------
     generated, held_out : numpy.ndarray
         Pixel values ``(n, band, y, x)``.
-    cutouts : CutoutStore
-        With the training images, read in blocks.
+    training : CutoutStore or numpy.ndarray
+        The training images, of a store its training split, read in blocks.
     stretch : callable
         From pixel values to those that are compared.
     seed : int
@@ -73,23 +80,25 @@ def copies(
         match) and ``pair_training``, ``pair_distance``, and those of the held-out images, ``pair_held_out_distance``.
     """
     generated, held_out = _as_many(generated, held_out, _SEARCHED, seed)
-    protocol = "rms of stretched pixels to the nearest training image in the best of 8 turns and shifts up to 2 pixels"
-    rows = cutouts.rows("train")
+    shift = min(_SHIFT, (generated.shape[-1] - 1) // 4)  # as far as the search goes on a small stamp
+    poses = f"8 turns and shifts up to {shift} pixels"
+    protocol = f"rms of stretched pixels to the nearest training image in the best of {poses}"
+    rows = np.arange(len(training)) if isinstance(training, np.ndarray) else training.rows("train")
     if few := _too_few(generated, held_out, rows, protocol):
         return few
-    search: dict[str, Any] = {"rows": rows, "candidates": _CANDIDATES}
-    training = _Stretched(cutouts, stretch)
-    found = memorisation(stretch(generated), stretch(held_out), training, pairs=_PAIRS, seed=seed, **search)
+    search: dict[str, Any] = {"rows": rows, "shift": shift, "candidates": _CANDIDATES}
+    search |= {"draws": _DRAWS, "pairs": _PAIRS, "seed": seed}
+    found = memorisation(stretch(generated), stretch(held_out), _Stretched(training, stretch), **search)
     posed = [
-        pose(generated[[sample]], int(turn), tuple(shift.tolist()))[0].numpy()
-        for sample, turn, shift in zip(
+        pose(generated[[sample]], int(turn), tuple(moved.tolist()))[0].numpy()
+        for sample, turn, moved in zip(
             found["pair_sample"].to_numpy(),
             found["pair_transform"].to_numpy(),
             found["pair_shift"].to_numpy(),
             strict=True,
         )
     ]
-    pictures = {"generated": np.stack(posed), "training": cutouts.images(found["pair_index"].to_numpy())}
+    pictures = {"generated": np.stack(posed), "training": _images(training, found["pair_index"].to_numpy())}
     return Evaluation(_figures(found, protocol), _pairs(found, pictures, "pair"))
 
 
@@ -133,12 +142,15 @@ def copies_in_features(
     if few := _too_few(generated, held_out, chosen, protocol, f"[{space.name}]"):
         return few
     known = np.concatenate([space(np.asarray(images, np.float32)) for _, images in Blocks(training, chosen)])
-    found = memorisation(space(generated), space(held_out), known, pairs=_PAIRS, seed=seed)
+    found = memorisation(space(generated), space(held_out), known, pairs=_PAIRS, draws=_DRAWS, seed=seed)
     sample, nearest = found["pair_sample"].to_numpy(), chosen[found["pair_index"].to_numpy()]
-    images = training[nearest] if isinstance(training, np.ndarray) else training.images(nearest)
-    pictures = {"generated": generated[sample], "training": images}
+    pictures = {"generated": generated[sample], "training": _images(training, nearest)}
     figures = _figures(found, protocol, f"[{space.name}]")
     return Evaluation(figures, _pairs(found, pictures, "feature_pair"))
+
+
+def _images(training: CutoutStore | np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return training[rows] if isinstance(training, np.ndarray) else training.images(rows)
 
 
 def _as_many(generated: np.ndarray, held_out: np.ndarray, most: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -160,10 +172,10 @@ def _too_few(
 def _figures(found: xr.Dataset, protocol: str, space: str = "") -> list[Figure]:
     figures, n = [], min(found.sizes["sample"], found.sizes["held_out"])
     for name, ideal in _IDEAL.items():
-        numbers = [float(found[key].sel(figure=name)) for key in ("value", "error", "floor", "floor_error")]
-        value, error, floor, floor_error = (x if np.isfinite(x) else None for x in numbers)
+        numbers = (float(found[key].sel(figure=name)) for key in ("value", "error", "floor", "floor_error"))
+        value, error, floor, floor_error = numbers
         note = "; ".join(filter(None, (_NOTES[name], found.attrs["note"] if name == "replication_rate" else "")))
-        known: dict[str, Any] = {"note": note, "floor_error": floor_error, "ideal": ideal}
+        known: dict[str, Any] = {"note": note, "floor_error": floor_error, "ideal": ideal, "freedom": _DRAWS - 1}
         figures.append(Figure(f"memorisation_{name}{space}", value, error, floor, n, protocol, **known))
     return figures
 

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import xarray as xr
+from astropy.units import Unit
 
 from galdiff.atomic import resource_errors
 from galdiff.errors import DataError, ResourceError
 from galdiff.metrics import FeatureSpace, feature_space
 from galdiff.metrics.features import PhysicalFeatures
+from galdiff.metrics.frechet import MINIMUM_PER_DIMENSION
 from galdiff.model import resolve_device
-from galdiff.pipeline.conditional import asked_figures, shared_schema
-from galdiff.pipeline.copies import copies_in_features
+from galdiff.pipeline.conditional import asked_figures, shared_schema, stretch_for
+from galdiff.pipeline.copies import copies, copies_in_features
 from galdiff.pipeline.evaluation import Evaluation
 from galdiff.pipeline.evaluation import evaluate as compare
 from galdiff.pipeline.judged import Labeled, is_lenses
@@ -32,6 +34,8 @@ from galdiff.schema.conditions import Conditions
 __all__ = ["evaluate"]
 
 _EXAMPLES = 64
+_LIMIT = 10_000
+_SMALLEST = 4  # pixels of a side, which leave corners for the sky
 _TAILS = (0.005, 0.995)
 _RATIO = 10.0
 
@@ -46,10 +50,11 @@ def evaluate(
     size: int | None = None,
     crop: float = 1.0,
     unit: str | None = None,
-    limit: int | None = 10_000,
+    limit: int | Literal["auto"] | None = "auto",
     any_range: bool = False,
     lenses: bool | None = None,
     judges: bool = True,
+    memorisation: bool = True,
     seed: int = 0,
     draws: int = 20,
     device: str = "auto",
@@ -62,8 +67,8 @@ def evaluate(
         As in `galdiff.pipeline.sources.open_images`: square images of one size, in one unit. Real images that a model
         saw cropped are those of its run's ``cutouts.zarr``.
     train : the same, optional
-        Other real images, such as those that the model was trained on: they fix the feature spaces and are the floor.
-        Without them, a half of the real images is used for that.
+        Other real images, such as those that the model was trained on: they fix the feature spaces and are the floor,
+        and copies of them are looked for. Without them, a half of the real images is the floor.
     features : sequence of str or FeatureSpace
         Feature spaces for further Fréchet distances, such as ``"inception-2015:tf"`` (`galdiff.metrics.SPACES`).
     out : path-like, optional
@@ -75,8 +80,9 @@ def evaluate(
         With a size: share of the shorter side of real images to keep, as in the training of the model that is judged.
     unit : str, optional
         Of the pixel values: "display" (8 bits as value / 255) or a FITS unit; by default what the files say.
-    limit : int, optional
-        Images of each at most, drawn at random; None takes all.
+    limit : int, "auto" or None
+        Images of each at most, drawn at random; "auto" is 10,000, or what a Fréchet distance takes in the widest
+        feature space, and of real images without others twice that; None takes all.
     any_range : bool
         Compare also where the ranges of the pixel values say that the units differ.
     lenses : bool, optional
@@ -85,10 +91,12 @@ def evaluate(
     judges : bool
         Train judges on real images and read them on generated ones, where all sources know the same conditions: runs,
         cutout stores, datasets and folders of DeepLense. It takes minutes.
+    memorisation : bool
+        Look for the nearest training image of 2,000 samples, where there are any. It takes minutes too.
     seed : int
         Of everything random.
     draws : int
-        Bootstrap draws.
+        Bootstrap draws, two or more.
     device : str
         Where networks run: "auto", "cpu", "cuda", "cuda:1".
 
@@ -100,29 +108,36 @@ def evaluate(
     Raises
     ------
     DataError, StoreError
-        For images that cannot be read or do not go together; before anything is measured.
+        For images that cannot be read or do not go together, and a limit, seed, unit or number of draws that is none;
+        before anything is measured.
     CheckpointError, ResourceError
         Where the weights of a feature space cannot be had, or the folder cannot be written.
+    GaldiffError
+        Where there is no such device.
 
     Examples
     --------
     >>> galdiff.evaluate("survey/", "their_samples.npz").figures  # doctest: +SKIP
     """
     start = time.monotonic()
+    _check_numbers(limit, seed, draws)
+    processor = resolve_device(device)
     named: dict[str, Any] = {"real": real, "generated": generated} | ({} if train is None else {"train": train})
     sources = {
         role: open_images(where, generated=role == "generated", size=size, crop=1.0 if role == "generated" else crop)
         for role, where in named.items()
     }
     if unit is not None:
+        _check_unit(unit, sources)
         sources = {role: replace(source, unit=unit) for role, source in sources.items()}
     sources = _agree(sources)
+    spaces = [feature_space(f, device=processor) if isinstance(f, str) else f for f in features]
+    limits = _limits(sources, spaces, limit)
     folder = None if out is None else _folder(Path(out))
-    spaces = [feature_space(f, device=resolve_device(device)) if isinstance(f, str) else f for f in features]
     with stage_progress("reading", total=len(sources), unit="sets") as bar:
         parts = {}
         for role, source in sources.items():
-            parts[role] = _read(source, limit, seed)
+            parts[role] = _read(source, limits[role], seed)
             bar.update(1)
     images = {role: part.images for role, part in parts.items()}
     unit = sources["real"].unit or ("display" if _is_display(images) else "")
@@ -135,7 +150,9 @@ def evaluate(
     with stage_progress("evaluation", total=3, unit="parts") as bar:
         results = [compare(images.get("train"), images["real"], images["generated"], **settings)]
         bar.update(1)
-        if train is not None:
+        if train is not None and memorisation:
+            stretch = stretch_for(images["train"], unit)
+            results.append(copies(images["generated"], images["real"], images["train"], stretch=stretch, seed=seed))
             space = PhysicalFeatures()
             space.fit(images["train"], unit, source="the training images")
             results.append(copies_in_features(images["generated"], images["real"], images["train"], space, seed=seed))
@@ -159,6 +176,37 @@ def evaluate(
     return result
 
 
+def _check_numbers(limit: int | str | None, seed: int, draws: int) -> None:
+    if isinstance(limit, str) and limit != "auto":
+        raise DataError(f"limit is '{limit}'", remedy="Give a number, 'auto', or None for all images")
+    for name, value, least in (("limit", limit, 2), ("seed", seed, 0), ("draws", draws, 2)):
+        if not isinstance(value, str | None) and value < least:
+            raise DataError(f"{name} is {value}", remedy=f"Give {least} or more")
+
+
+def _check_unit(unit: str, sources: Mapping[str, ImageSource]) -> None:
+    """Refuse what is no unit: it would go into every label of the report."""
+    if unit == "display" or unit in {source.unit for source in sources.values()}:
+        return
+    try:
+        Unit(unit)
+    except ValueError as error:
+        remedy = "Use display, or a FITS unit such as nJy, nmgy or electron/s"
+        raise DataError(f"there is no unit '{unit}'", remedy=remedy) from error
+
+
+def _limits(
+    roles: Iterable[str], spaces: Sequence[FeatureSpace], limit: int | Literal["auto"] | None
+) -> dict[str, int | None]:
+    """Return how many images to take of each; without training images a half of the real ones is in their place."""
+    roles = tuple(roles)
+    if limit != "auto":
+        return dict.fromkeys(roles, limit)
+    wide = MINIMUM_PER_DIMENSION * max((space.width for space in spaces), default=0)
+    halved = () if "train" in roles else ("real",)
+    return {role: max(_LIMIT, 2 * wide if role in halved else wide) for role in roles}
+
+
 def _folder(out: Path) -> Path:
     """Make the folder now, so that it cannot fail after the work."""
     if (out / "stages").is_dir():
@@ -175,6 +223,8 @@ def _agree(sources: Mapping[str, ImageSource]) -> dict[str, ImageSource]:
         if source.shape[-1] != source.shape[-2]:
             sides = f"{source.shape[-1]} x {source.shape[-2]}"
             raise DataError(f"the images are {sides} pixels, not square", where=source.name)
+        if source.shape[-1] < _SMALLEST:
+            raise DataError(f"images of {source.shape[-1]} pixels cannot be measured", where=source.name)
         if source.shape != sources["real"].shape:
             what = f"{role} images are (band, y, x) = {source.shape}, real ones {sources['real'].shape}"
             raise DataError(what, where=source.name, remedy="Give a size (--size), or select bands")

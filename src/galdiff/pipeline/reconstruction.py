@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ import xarray as xr
 from galdiff.metrics import bias_and_scatter, reconstruction
 from galdiff.model import DiffusionModel
 from galdiff.pipeline.evaluation import Figure
+from galdiff.randomness import choose
 
 __all__ = ["reconstruction_scores"]
 
@@ -29,7 +31,7 @@ def reconstruction_scores(
     model : DiffusionModel
         With the autoencoder.
     real : numpy.ndarray
-        Pixel values ``(n, band, y, x)``; the first 1024 are looked at.
+        Pixel values ``(n, band, y, x)``; 1024 are looked at.
     seed : int
         Of the bootstrap.
     draws : int
@@ -43,7 +45,7 @@ def reconstruction_scores(
     curves : xarray.Dataset
         Bias and scatter by magnitude and the spectra, names beginning with ``reconstruction_``.
     """
-    images = real[:_LIMIT]
+    images = real[choose(len(real), _LIMIT)]
     n = len(images)
     pixels = torch.from_numpy(images)
     display = model.format.unit == "display"
@@ -63,17 +65,24 @@ def reconstruction_scores(
         if n < _MINIMUM:
             return Figure.too_few(name, n, protocol, f"{n} images, {_MINIMUM} needed")
         error = float(np.std([statistic(values[pick]) for pick in picks]))
-        return Figure(name, statistic(values), error, None, n, protocol)
+        return Figure(name, statistic(values), error, None, n, protocol, freedom=draws - 1)
 
     where = "data range 1" if display else "data range of the real images"
+    psnr = mean["psnr"].to_numpy()
     figures = [
-        figure("psnr", mean["psnr"].to_numpy(), _mean, f"mean image, dB, {where}"),
+        figure("psnr", psnr, _mean, f"mean image, dB, {where}"),
         figure("ssim", mean["ssim"].to_numpy(), _mean, f"mean image, Wang et al. 2004, {where}"),
     ]
+    exact = int(np.isposinf(psnr).sum())
+    if exact and figures[0].status != "too few":
+        status, which = ("infinite", f"all {n} images") if exact == n else ("ok", f"without {exact} that")
+        figures[0] = replace(figures[0], status=status, note=f"{which} come back exactly")
     low = mean["k"].to_numpy() <= np.pi / 2
     left, whole = (mean[f"power_{which}"].to_numpy()[:, low].sum() for which in ("residual", "real"))
     protocol = "mean image, power of the residual over the real one's, rings below half Nyquist"
-    figures.append(Figure("reconstruction_residual_power", float(left / whole), None, None, n, protocol))
+    with np.errstate(divide="ignore", invalid="ignore"):  # of images without any light
+        left_over = float(left / whole)
+    figures.append(Figure("reconstruction_residual_power", left_over, None, None, n, protocol))
     for measure, unit in zip(noisy["measure"].to_numpy(), noisy["unit"].to_numpy(), strict=True):
         values = noisy["difference"].sel(measure=measure).to_numpy()
         if not np.isfinite(values).any():
@@ -87,7 +96,8 @@ def reconstruction_scores(
 
 
 def _mean(values: np.ndarray) -> float:
-    return float(values.mean())
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else float("nan")
 
 
 def _bias(values: np.ndarray) -> float:

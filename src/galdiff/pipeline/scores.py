@@ -29,7 +29,7 @@ from galdiff.pipeline.reconstruction import reconstruction_scores
 from galdiff.pipeline.samples import held_out_rows
 from galdiff.pipeline.sets import Evaluation, bootstrap
 from galdiff.progress import stage_progress
-from galdiff.randomness import Draws
+from galdiff.randomness import Draws, choose
 from galdiff.simulate.lensing import caustics_functions
 
 __all__ = ["digest", "write_evaluation", "write_scores"]
@@ -38,6 +38,7 @@ _TRAIN = 5000
 _ENCODED = 20_000
 """Training images that the encoder describes, at some ten milliseconds each, in the search for copies."""
 _PICTURES = 8
+_DRAWS = 100
 _LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
@@ -192,21 +193,25 @@ def _axis_ratios(folder: Path) -> list[Figure]:
         drawn = grid["image"].to_numpy()[(grid["ask"].to_numpy() == ask) & (grid["guidance"].to_numpy() == weight)]
         like = real["image"].to_numpy()[real["ask"].to_numpy() == ask]
         name = f"axis_ratio[{ask}]"
-        value, error = _median(name, _axis_ratios_of(drawn))
-        floor, floor_error = _median(name, _axis_ratios_of(like)) if len(like) >= 5 else (None, None)
+        found, real_ones = _axis_ratios_of(drawn), _axis_ratios_of(like)
+        value, error = _median(name, found)
+        floor, floor_error = _median(name, real_ones) if len(real_ones) >= 5 else (None, None)
         note = f"guidance {weight:g}; the floor is the median of {len(like)} real counterparts"
         protocol = f"{PROTOCOL}, median axis ratio by moments"
         if value is None:
             figures.append(Figure.too_few(name, len(drawn), protocol, note))
         else:
-            figures.append(
-                Figure(name, value, error, floor, len(drawn), protocol, note=note, floor_error=floor_error, ideal=None)
-            )
+            known: dict[str, Any] = {"note": note, "floor_error": floor_error, "ideal": None}
+            # However many draws, a spread is known no better than by as many objects.
+            known["freedom"] = min(_DRAWS, len(found), len(real_ones)) - 1
+            figures.append(Figure(name, value, error, floor, len(drawn), protocol, **known))
     return figures
 
 
 def _axis_ratios_of(images: np.ndarray) -> np.ndarray:
     """Axis ratios of the objects that are found; rings of lensed light have nothing at their centers."""
+    if not len(images):
+        return np.empty(0)
     ratios = physical_morphology(images)["axis_ratio"].to_numpy()
     return ratios[np.isfinite(ratios)]
 
@@ -215,12 +220,12 @@ def _median(name: str, values: np.ndarray) -> tuple[float | None, float | None]:
     """Median of values and its error."""
     if not len(values):
         return None, None
-    return float(np.median(values)), bootstrap(name, lambda i: float(np.median(values[i])), len(values))
+    return float(np.median(values)), bootstrap(name, lambda i: float(np.median(values[i])), len(values), draws=_DRAWS)
 
 
 def _pictures(model: DiffusionModel, real: np.ndarray) -> xr.Dataset:
     """Held-out images and their reconstructions, without and with the sky noise."""
-    inputs = torch.from_numpy(real[:_PICTURES])
+    inputs = torch.from_numpy(real[choose(len(real), _PICTURES)])
     images = {
         "reconstruction_input": inputs,
         "reconstruction_mean": model.reconstruct(inputs),
@@ -232,7 +237,7 @@ def _pictures(model: DiffusionModel, real: np.ndarray) -> xr.Dataset:
 @torch.no_grad()
 def _noise_levels(model: DiffusionModel, cutouts: CutoutStore, seed: int) -> xr.Dataset:
     """Loss and example predictions of held-out images by noise level."""
-    rows = held_out_rows(cutouts)[:256]
+    rows = choose(held_out_rows(cutouts), 256)
     pixels = torch.from_numpy(cutouts.images(rows)).float().to(model.device)
     z = model.whiten(torch.cat([model.autoencoder.encode(model.format.stretch(p)).mean for p in pixels.split(64)]))
     conditions = cutouts.conditions()[torch.from_numpy(rows)].to(model.device)

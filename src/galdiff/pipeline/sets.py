@@ -103,6 +103,7 @@ class Sets:
         protocol: str,
         *,
         needed: int | None = None,
+        remedy: str = "",
         ideal: float | None = 0.0,
         note: str = "",
     ) -> Figure:
@@ -111,7 +112,8 @@ class Sets:
         def one(a: np.ndarray, b: np.ndarray) -> list[float]:
             return [statistic(a, b)]
 
-        return self.figures([name], one, values, protocol, needed=needed, ideal=ideal, notes=[note])[0]
+        known: dict[str, Any] = {"needed": needed, "remedy": remedy, "ideal": ideal, "notes": [note]}
+        return self.figures([name], one, values, protocol, **known)[0]
 
     def figures(
         self,
@@ -121,6 +123,7 @@ class Sets:
         protocol: str,
         *,
         needed: int | None = None,
+        remedy: str = "",
         ideal: float | None = 0.0,
         notes: Sequence[str] = (),
         doubles: bool = True,
@@ -137,6 +140,8 @@ class Sets:
             One row an image, of every set; sets may have lost different numbers of images.
         needed : int, optional
             Images below which there are too few; `minimum` by default.
+        remedy : str
+            What to do then.
         doubles : bool
             Whether the statistics bear rows that are there twice, as a bootstrap draws them. The error is that over
             random halves without doubles otherwise (a delete-half jackknife; Shao & Wu 1989, Ann. Stat. 17, 1176).
@@ -145,7 +150,7 @@ class Sets:
         n, needed = min(map(len, (real, generated, floor))), self.minimum if needed is None else needed
         notes = notes or [""] * len(names)
         if n < needed:
-            note = f"{n} images, {needed} needed"
+            note = f"{n} images, {needed} needed{remedy and f': {remedy}'}"
             return [Figure.too_few(name, n, protocol, note, ideal=ideal) for name in names]
 
         rng = _generator(self.seed, names[0])
@@ -154,20 +159,15 @@ class Sets:
             many = len(rows)
             return rows[rng.integers(0, many, many) if doubles else rng.permutation(many)[: many // 2]]
 
-        error = np.std([statistics(pick(generated), pick(real)) for _ in range(self.draws)], axis=0)
-        # A bootstrap, with its doubles, would overstate how distances of real images scatter.
-        both = np.concatenate([real, floor])
-        orders = [rng.permutation(len(both)) for _ in range(self.draws)]
-        splits = [statistics(*np.split(both[order[: 2 * n]], [n])) for order in orders]
+        with np.errstate(divide="ignore", invalid="ignore"):  # a figure says itself where it is undefined
+            drawn = [statistics(pick(generated), pick(real)) for _ in range(self.draws)]
+            # A bootstrap, with its doubles, would overstate how distances of real images scatter.
+            both = np.concatenate([real, floor])
+            orders = [rng.permutation(len(both)) for _ in range(self.draws)]
+            splits = [statistics(*np.split(both[order[: 2 * n]], [n])) for order in orders]
+            found = statistics(generated, real), np.std(drawn, axis=0), np.mean(splits, axis=0), np.std(splits, axis=0)
+        known: dict[str, Any] = {"ideal": ideal, "freedom": self.draws - 1}
         return [
-            Figure(name, float(v), float(e), float(f), n, protocol, note=note, floor_error=float(fe), ideal=ideal)
-            for name, v, e, f, fe, note in zip(
-                names,
-                statistics(generated, real),
-                error,
-                np.mean(splits, axis=0),
-                np.std(splits, axis=0),
-                notes,
-                strict=True,
-            )
+            Figure(name, float(v), float(e), float(f), n, protocol, note=note, floor_error=float(fe), **known)
+            for name, v, e, f, fe, note in zip(names, *found, notes, strict=True)
         ]

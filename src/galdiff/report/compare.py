@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 from galdiff.atomic import write_text
-from galdiff.errors import DataError
+from galdiff.errors import DataError, ResourceError
 from galdiff.metrics.figure import Figure, Verdict, judge
 from galdiff.report.page import curve_panels, fill_page, load_group, load_json
 from galdiff.report.pictures import picture
@@ -113,12 +113,17 @@ def compare(runs: Sequence[str | Path], output: str | Path) -> str:
 
     Raises
     ------
-    DataError
-        For fewer than two runs, or one that has no evaluation.
+    DataError, StoreError
+        For fewer than two runs, or one that has no evaluation or a damaged one.
+    ResourceError
+        Where the page's folder is not there; before anything is read.
     """
-    folders = [Path(run).expanduser() for run in runs]
+    folders, output = [Path(run).expanduser() for run in runs], Path(output)
     if len(folders) < 2:
         raise DataError("one run has nothing to be compared with", remedy="Name two or more")
+    if not output.parent.is_dir():
+        remedy = "Make it, or write elsewhere with -o"
+        raise ResourceError("there is no such folder", where=output.parent, remedy=remedy)
     pages = [read_figures(folder) for folder in folders]
     records = [load_json(folder / "evaluation.json") for folder in folders]
     units = {str(record.get("unit", "display")) for record in records}
@@ -136,7 +141,7 @@ def compare(runs: Sequence[str | Path], output: str | Path) -> str:
         "curves": _curves(data, names, unit),
         "asks": _grids(folders, names, unit) + _examples(data, names, unit),
     }
-    write_text(Path(output), fill_page("compare.html", unit, context))
+    write_text(output, fill_page("compare.html", unit, context))
     return _table(rows, names, unit, warning)
 
 
@@ -178,7 +183,7 @@ def _cell(row: Row, k: int) -> str:
 
 
 def _curves(data: Sequence[xr.Dataset], names: Sequence[str], unit: str) -> str:
-    """Mean profiles and spectra of all runs, over those of the first one's real images."""
+    """Mean profiles, spectra and residual spectra of all runs, over those of the first one's real images."""
     first = next((curve for curve in data if "profile" in curve), xr.Dataset())
 
     def lines(name: str, axis: str, band: str) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from galdiff.atomic import write_text
+from galdiff.errors import DataError, StoreError
 from galdiff.metrics.figure import RULE, Figure, judge
 from galdiff.report.asked import asked_curves
 from galdiff.report.corner import corner_plot
@@ -30,7 +31,9 @@ _STAGES = ("cutouts", "autoencoder", "latents", "denoiser", "samples", "evaluati
 _CURVES = (
     ("profile", "profile_radius", "linear", "radius [pixel]"),
     ("spectrum", "spectrum_k", "log", "k [rad / pixel]"),
+    ("residual_spectrum", "residual_spectrum_k", "log", "k [rad / pixel]"),
 )
+_AGAIN = "Write it again: galdiff evaluate for an evaluation, galdiff-train CATALOG --redo STAGE for a stage"
 
 
 def write_report(folder: str | Path) -> Path:
@@ -89,15 +92,21 @@ def fill_page(template: str, unit: str, context: Mapping[str, Any]) -> str:
 
 
 def load_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; empty where there is no file."""
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
+    """Read a JSON object; empty where there is no file, a `DataError` where it is damaged."""
+    try:
+        return dict(json.loads(path.read_text())) if path.is_file() else {}
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"cannot be read: {error!r}", where=path, remedy=_AGAIN) from error
 
 
 def load_group(path: Path, group: str | None = None) -> xr.Dataset:
-    """Load a Zarr group; empty where there is none."""
+    """Load a Zarr group; empty where there is none, a `StoreError` where it is damaged."""
     if not (path / (group or "") / "zarr.json").is_file():
         return xr.Dataset()
-    return xr.open_zarr(path, group=group, consolidated=False).load()
+    try:
+        return xr.open_zarr(path, group=group, consolidated=False).load()
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise StoreError(f"cannot be read: {error!r}", where=path, remedy=_AGAIN) from error
 
 
 def _unit(folder: Path) -> str:
@@ -166,7 +175,7 @@ def _curves(data: xr.Dataset, unit: str) -> str:
 
 
 def curve_panels(data: xr.Dataset, unit: str, lines: Callable[[str, str, str], Sequence[Mapping[str, Any]]]) -> str:
-    """Draw mean profiles and spectra, a panel a band.
+    """Draw mean profiles, spectra, and spectra of the residuals after axisymmetric profiles, a panel a band.
 
     Parameters
     ----------
@@ -180,8 +189,8 @@ def curve_panels(data: xr.Dataset, unit: str, lines: Callable[[str, str, str], S
     panels = []
     for name, axis, scale, label in _CURVES:
         for band in data["band"].to_numpy().tolist() if name in data else ():
-            quantity = "surface brightness" if name == "profile" else "power"
-            panel = {"title": f"{name}, band {band}", "xlabel": label, "ylabel": f"{quantity} [{unit}]"}
+            title, quantity = name.replace("_", " "), "surface brightness" if name == "profile" else "power"
+            panel = {"title": f"{title}, band {band}", "xlabel": label, "ylabel": f"{quantity} [{unit}]"}
             panel |= {"xscale": scale, "yscale": "linear" if name == "profile" else "log"}
             panels.append({**panel, "lines": lines(name, axis, band)})
     return curves(panels) if panels else ""

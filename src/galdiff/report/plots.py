@@ -89,7 +89,8 @@ def curves(panels: Sequence[Mapping[str, Any]], *, columns: int = 3, size: tuple
             if "low" in line:
                 axes.fill_between(line["x"], line["low"], line["high"], color=line["color"], alpha=0.15, lw=0)
         axes.set(title=panel["title"], xlabel=panel["xlabel"], ylabel=panel["ylabel"])
-        axes.set_yscale(panel.get("yscale", "linear"))
+        positive = any((np.asarray(line["y"]) > 0).any() for line in panel["lines"])
+        axes.set_yscale(panel.get("yscale", "linear") if positive else "linear")  # zeros have no logarithm
         if panel.get("xscale") == "log":  # of about one decade, which the default would label at one place or none
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

@@ -27,10 +27,10 @@ def read_figures(folder: str | Path) -> list[Figure]:
     path = Path(folder) / "evaluation.json"
     try:
         return [Figure.from_dict(record) for record in json.loads(path.read_text())["figures"]]
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         remedy = "Judge a run with galdiff evaluate RUN"
         raise DataError("there is no evaluation here", where=folder, remedy=remedy) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"cannot be read as an evaluation: {error!r}", where=path) from error
 
 
