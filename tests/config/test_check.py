@@ -96,6 +96,50 @@ def test_asks_are_held_against_the_data(catalog):
     assert message.startswith("sampling.asks.bad: '7' is not among")
 
 
+class TestRowsThatStagesNeed:
+    NOTHING = "split={train: 1.0, validation: 0, test: 0}"
+
+    def problems(self, name, folder, *overrides, **options):
+        found = check(load(name, overrides), folder / "runs" / "demo", estimate=False, **options)
+        return [str(problem) for problem in found.problems]
+
+    def test_no_image_is_held_out(self, catalog):
+        (message,) = self.problems(catalog, catalog.parent, self.NOTHING)
+        assert "no image is held out" in message
+        assert self.problems(catalog, catalog.parent, self.NOTHING, stages=["cutouts", "denoiser"]) == []
+        assert len(self.problems(catalog, catalog.parent, self.NOTHING, stages=["samples"])) == 1
+
+    def test_a_column_holds_none_out(self, catalog):
+        table = catalog.parent / "stamps" / "table.csv"
+        pd.read_csv(table).assign(split="train").to_csv(table, index=False)
+        (message,) = self.problems(catalog, catalog.parent, "split={by: column}")
+        assert "no image is held out" in message
+
+    def test_what_is_empty_is_told_once(self, catalog):
+        shares = "split={train: 0.998, validation: 0.002, test: 0}"
+        (message,) = self.problems(catalog, catalog.parent, "data.limit=3", shares)
+        assert "the validation split of 3 images is empty" in message
+
+    def test_one_image_is_not_trained_on(self, catalog):
+        table = catalog.parent / "stamps" / "table.csv"
+        pd.read_csv(table).assign(split=["train"] + ["test"] * 59).to_csv(table, index=False)
+        (message,) = self.problems(catalog, catalog.parent, "split={by: column}")
+        assert "fewer than two images are in the training split" in message
+
+    @pytest.mark.parametrize(
+        ("override", "words"),
+        [
+            (NOTHING, "no image is held out"),
+            ("data.simulate.n=1", "fewer than two images"),
+            ("data.simulate.n=2", "no image is held out"),
+            ("data.limit=1", "fewer than two images"),
+        ],
+    )
+    def test_of_simulated_data(self, override, words, tmp_path):
+        (message,) = self.problems("quickstart", tmp_path, override)
+        assert words in message
+
+
 def test_a_missing_image_is_found(catalog):
     (catalog.parent / "stamps" / "1007.png").unlink()
     assert "1007" in "\n".join(messages(catalog))

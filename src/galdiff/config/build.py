@@ -15,7 +15,8 @@ from galdiff.config.images import check_autoencoder
 from galdiff.config.load import Overrides, dump, load, strip_tags
 from galdiff.config.spec import RunSpec, StagesSpec
 from galdiff.config.theory import check_theory
-from galdiff.errors import CatalogFileError
+from galdiff.errors import CatalogFileError, StaleRunError
+from galdiff.progress import say
 
 if TYPE_CHECKING:
     from galdiff.data import CutoutDataset
@@ -114,17 +115,17 @@ def run(
     from galdiff.progress import quiet as silence
 
     folder = Path(out).expanduser().absolute() / spec.name
-    earlier = pipeline.Run(folder).record("cutouts") if (folder / "stages").is_dir() else None
+    afresh = "cutouts" in redo
+    earlier = pipeline.Run(folder).record("cutouts") if (folder / "stages").is_dir() and not afresh else None
     with silence() if quiet else nullcontext():
         # Once the cutouts are cached the run no longer needs the data, and goes on without them.
-        cached = earlier is not None and "cutouts" not in redo
-        found = check(spec, folder, cached=cached, estimate=False)
+        found = check(spec, folder, cached=earlier is not None, afresh=afresh, stages=stages, estimate=False)
         found.raise_problems()
         pipeline.run(
             folder,
             lambda: build_dataset(spec, folder) if found.dataset is None else found.dataset,
             _settings(spec, spec.data.on_bad, spec.threads, spec.scheduler),
-            data=_describe(spec, found.dataset, earlier),
+            data=_describe(spec, folder, found.dataset, earlier),
             device=spec.device,
             threads=spec.threads,
             stages=stages,
@@ -260,11 +261,30 @@ def _budgets(budget: float | tuple[float, float], spec: RunSpec) -> dict[str, fl
     return {"autoencoder.budget": parts[0], "denoiser.budget": parts[1]}
 
 
-def _describe(spec: RunSpec, dataset: CutoutDataset | None, earlier: Mapping[str, Any] | None) -> dict[str, Any]:
+def _describe(
+    spec: RunSpec, folder: Path, dataset: CutoutDataset | None, earlier: Mapping[str, Any] | None
+) -> dict[str, Any]:
     """Everything that determines the pixel values; where the data are gone, what it was when they were there."""
     if spec.simulates:
         return spec.data.model_dump(mode="json", exclude={"root"})
     if dataset is not None:
         return dataset.fingerprint()
     assert earlier is not None  # or the check had found the data missing
+    _compare_settings(spec, folder)
+    say("cutouts", f"the data are not at {spec.data.root}: the run goes on with its cached cutouts")
     return dict(earlier["inputs"]["data"])
+
+
+def _compare_settings(spec: RunSpec, folder: Path) -> None:
+    """Refuse settings of absent data that are not those the run keeps: no fingerprint could show what they change."""
+    from galdiff.pipeline.records import differences
+
+    kept = folder / "catalog.yaml"
+    if not kept.is_file():  # trained from Python
+        return
+    before, now = (each.data.model_dump(mode="json", exclude={"root"}) for each in (load(kept), spec))
+    changed = "\n  ".join(differences(before, now, "data"))
+    if changed:
+        message = f"stage 'cutouts' was made from other inputs, and the data are not there:\n  {changed}"
+        remedy = "Undo the change, or say with data.root where the data are and do it again with --redo cutouts"
+        raise StaleRunError(message, where=folder, remedy=remedy)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,8 @@ from galdiff.data.sky import sky_positions
 from galdiff.data.splits import DROPPED, SPLITS, near_held_out, split_rows
 from galdiff.errors import CatalogFileError, DataError, GaldiffError, ResourceError
 from galdiff.metrics import feature_space
+from galdiff.pipeline import STAGES
+from galdiff.pipeline.cutouts import too_few
 from galdiff.schema.conditions import Class, ConditionSchema, Votes
 from galdiff.schema.sweeps import sweep_steps
 from galdiff.schema.trees import GZ2_TREE
@@ -89,7 +91,15 @@ class Findings:
             raise DataError("\n".join([*lines, *(["  …"] if len(self.problems) > _SHOWN else [])]))
 
 
-def check(spec: RunSpec, folder: Path, *, cached: bool = False, estimate: bool = True) -> Findings:
+def check(
+    spec: RunSpec,
+    folder: Path,
+    *,
+    cached: bool = False,
+    afresh: bool = False,
+    stages: Sequence[str] | None = None,
+    estimate: bool = True,
+) -> Findings:
     """Look for everything that would stop a run, and estimate what it takes.
 
     Parameters
@@ -100,6 +110,10 @@ def check(spec: RunSpec, folder: Path, *, cached: bool = False, estimate: bool =
         The run folder; it need not exist.
     cached : bool
         The run has its cutouts, and may go on without the data.
+    afresh : bool
+        What the run has simulated is to be archived.
+    stages : sequence of str, optional
+        Those that are to be done; all by default.
     estimate : bool
         Time a training step of either network, a matter of seconds.
     """
@@ -112,14 +126,15 @@ def check(spec: RunSpec, folder: Path, *, cached: bool = False, estimate: bool =
     place = _writable(folder, found)
     if spec.data.root is not None and not spec.data.root.is_dir() and cached:
         return found
-    dataset = found.dataset = _dataset(spec, folder, found)
+    todo = {*(STAGES if stages is None else stages)}
+    dataset = found.dataset = _dataset(spec, folder, found, afresh=afresh)
     if dataset is None and (found.problems or not spec.simulates):
         return found
     if dataset is not None:
         rows, bands, schema = len(dataset), len(dataset.bands), dataset.schema
         bytes_per_value = 2 if dataset.storage_dtype == "float16" else 4
         if not cached:
-            _splits(spec.split, dataset, found)
+            _splits(spec.split, dataset, todo, found)
     else:
         simulated = _SIMULATED[spec.data.kind]
         bands, bytes_per_value, schema = simulated.bands, simulated.bytes_per_value, simulated.schema
@@ -127,6 +142,8 @@ def check(spec: RunSpec, folder: Path, *, cached: bool = False, estimate: bool =
         rows = spec.data.simulation.n
         rows = min(rows, simulated.limits * spec.data.limit) if spec.data.limit else rows
         found.facts.append(f"images      {rows} {simulated.noun} to simulate, {spec.data.size} pixels, {bands} bands")
+        if not cached:
+            _simulated_rows(spec.split, rows, todo, found)
     _asks(spec, schema, found)
     _guidance(spec, schema, found)
     _features(spec, found)
@@ -176,8 +193,8 @@ def _is_to_simulate(spec: RunSpec, folder: Path) -> bool:
     return spec.simulates and not (folder / "simulated" / "simulation.json").is_file()
 
 
-def _dataset(spec: RunSpec, folder: Path, found: Findings) -> CutoutDataset | None:
-    if _is_to_simulate(spec, folder):
+def _dataset(spec: RunSpec, folder: Path, found: Findings, *, afresh: bool) -> CutoutDataset | None:
+    if _is_to_simulate(spec, folder) or (afresh and spec.simulates):
         try:
             _SIMULATED[spec.data.kind].require()
         except GaldiffError as error:
@@ -204,7 +221,15 @@ def _dataset(spec: RunSpec, folder: Path, found: Findings) -> CutoutDataset | No
     return dataset
 
 
-def _splits(spec: SplitSpec, dataset: CutoutDataset, found: Findings) -> None:
+def _simulated_rows(spec: SplitSpec, rows: int, todo: Set[str], found: Findings) -> None:
+    """Look for what no simulation can mend; which rows are held out is known when they are simulated."""
+    shares = spec.by == "column" or spec.validation + spec.test > 0
+    problem = too_few(rows, int(shares and rows > 2), todo, where="split")
+    if problem is not None:
+        found.problems.append(problem)
+
+
+def _splits(spec: SplitSpec, dataset: CutoutDataset, todo: Set[str], found: Findings) -> None:
     try:
         split = split_rows(dataset.ids, dataset.table, **spec.settings())
         if spec.separation and spec.close == "report":
@@ -218,11 +243,15 @@ def _splits(spec: SplitSpec, dataset: CutoutDataset, found: Findings) -> None:
         found.facts.append(f"content     rows share files: twins were looked for in the first {LOADED:,} alone")
     counts = {name: int((split == name).sum()) for name in (*SPLITS, DROPPED)}
     found.facts.append("split       " + ", ".join(f"{name} {n}" for name, n in counts.items() if n or name != DROPPED))
-    for name in SPLITS:
-        # A column need not have both kinds of held-out rows.
-        if counts[name] == 0 and (name == "train" if spec.by == "column" else getattr(spec, name) > 0):
-            message = f"the {name} split of {len(dataset)} images is empty"
-            found.problems.append(DataError(message, where="split", remedy="Use more images, or change the shares"))
+    # A column need not have both kinds of held-out rows.
+    asked = ["train"] if spec.by == "column" else [name for name in SPLITS if getattr(spec, name) > 0]
+    empty = [name for name in asked if counts[name] == 0]
+    for name in empty:
+        message = f"the {name} split of {len(dataset)} images is empty"
+        found.problems.append(DataError(message, where="split", remedy="Use more images, or change the shares"))
+    problem = too_few(counts["train"], counts["validation"] + counts["test"], todo, where="split")
+    if problem is not None and not empty:
+        found.problems.append(problem)
     _duplicates(spec, dataset, split, duplicates, found)
 
 
@@ -259,11 +288,10 @@ def _asks(spec: RunSpec, schema: ConditionSchema, found: Findings) -> None:
 
 def _guidance(spec: RunSpec, schema: ConditionSchema, found: Findings) -> None:
     guidance = spec.sampling.guidance
-    for name in guidance if isinstance(guidance, dict) else ():
-        try:
-            schema.part(name)
-        except GaldiffError as error:
-            found.problems.append(CatalogFileError(str(error), where=f"sampling.guidance.{name}"))
+    try:
+        schema.weights(guidance if isinstance(guidance, dict) else {})
+    except GaldiffError as error:
+        found.problems.append(CatalogFileError(str(error), where="sampling.guidance"))
 
 
 def _features(spec: RunSpec, found: Findings) -> None:

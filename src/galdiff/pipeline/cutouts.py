@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -116,6 +116,34 @@ def write_cutouts(
             written.result()
         store.finish(skipped=_listed_rows(listed))
     return CutoutStore.open(path)
+
+
+def too_few(
+    train: int, held_out: int, stages: Set[str], *, where: object = None, cached: bool = False
+) -> DataError | None:
+    """Return what some stages would find too few rows for, None where there are enough.
+
+    Parameters
+    ----------
+    train, held_out : int
+        Rows.
+    stages : set of str
+        Those that are to be done.
+    where : str or path-like, optional
+        For the error.
+    cached : bool
+        The run has its cutouts, which other rows make stale.
+    """
+    redo = ", with --redo cutouts" if cached else ""
+    # The noise model of an autoencoder has a scatter between images, which one image does not show.
+    if train < 2 and "autoencoder" in stages:
+        remedy = f"Use more images, or a larger split.train{redo}"
+        return DataError("fewer than two images are in the training split", where=where, remedy=remedy)
+    if not held_out and stages & {"samples", "evaluation"}:
+        message = "no image is held out, and samples are drawn for such images and judged by them"
+        remedy = f"Use more images, or a larger split.test{redo}; or leave samples and evaluation out with --stages"
+        return DataError(message, where=where, remedy=remedy)
+    return None
 
 
 def _listed_rows(listed: Path) -> list[int]:

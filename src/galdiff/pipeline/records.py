@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from galdiff.atomic import write_json
-from galdiff.errors import ResourceError, StaleRunError
+from galdiff.errors import GaldiffError, ResourceError, StaleRunError
 from galdiff.training import rewind_metrics
 
 __all__ = ["ARTIFACTS", "STAGES", "Run", "differences"]
 
 ARTIFACTS: dict[str, tuple[str, ...]] = {
-    "cutouts": ("cutouts.zarr", "cutouts.zarr.journal", "cutouts.skipped.jsonl"),
+    "cutouts": ("cutouts.zarr", "cutouts.zarr.journal", "cutouts.skipped.jsonl", "simulated"),
     "autoencoder": ("autoencoder",),
     "latents": ("latents.zarr", "latents.zarr.journal"),
     "denoiser": ("denoiser",),
@@ -65,17 +65,56 @@ class Run:
 
     def record(self, stage: str) -> dict[str, Any] | None:
         """Return a finished stage's record, None where it is not finished."""
-        try:
-            return dict(json.loads((self.folder / "stages" / f"{stage}.json").read_text()))
-        except FileNotFoundError:
-            return None
+        return self._read(stage, f"{stage}.json", "inputs")
 
     def begun(self, stage: str) -> dict[str, Any] | None:
         """Return the inputs a stage was begun with, None where it was never begun."""
+        return self._read(stage, f"{stage}.begun.json")
+
+    def _read(self, stage: str, name: str, *keys: str) -> dict[str, Any] | None:
+        path = self.folder / "stages" / name
         try:
-            return dict(json.loads((self.folder / "stages" / f"{stage}.begun.json").read_text()))
+            value = json.loads(path.read_text())
         except FileNotFoundError:
             return None
+        except ValueError:
+            value = None
+        if not isinstance(value, dict) or not value.keys() >= set(keys):
+            remedy = f"Remove the file, and the stage goes on with what it has, or do it again with --redo {stage}"
+            raise GaldiffError(f"the record of stage '{stage}' is damaged", where=path, remedy=remedy)
+        return value
+
+    def changes(self, stage: str, inputs: Mapping[str, Any]) -> list[str]:
+        """List what differs from the inputs that a stage was begun or finished with; nothing where it never was."""
+        record = self.record(stage)
+        before = record["inputs"] if record else self.begun(stage)
+        if before is None:
+            return []
+        lines = differences(before, json.loads(json.dumps(inputs)))
+        # Of the stages before, a stage knows but a hash, which says nothing to anybody.
+        own = [line for line in lines if not line.startswith("after: ")]
+        return own if own or not lines else [f"another {self._unlike(stage)} came before it"]
+
+    def _unlike(self, stage: str) -> str:
+        """Name the stages that may have changed before this one: those without a trace, or any."""
+        before = STAGES[: STAGES.index(stage)]
+        lost = [name for name in before if self.record(name) is None and self.begun(name) is None]
+        return " or ".join(f"'{name}'" for name in lost or before)
+
+    def compare(self, stage: str, inputs: Mapping[str, Any]) -> None:
+        """Refuse inputs that are others than a stage was begun or finished with.
+
+        Raises
+        ------
+        StaleRunError
+            With what changed.
+        """
+        changed = self.changes(stage, inputs)
+        if changed:
+            lines = "\n  ".join(changed)
+            remedy = f"Undo the change, use another name, or archive the old one and do it again with --redo {stage}"
+            message = f"stage '{stage}' was made from other inputs:\n  {lines}"
+            raise StaleRunError(message, where=self.folder, remedy=remedy)
 
     def do(self, stage: str, inputs: Mapping[str, Any], work: Callable[[], Mapping[str, Any] | None]) -> bool:
         """Do a stage unless it is finished.
@@ -100,14 +139,8 @@ class Run:
             Where the stage was begun or finished from other inputs, with what changed.
         """
         inputs = json.loads(json.dumps(inputs))
-        record = self.record(stage)
-        before = record["inputs"] if record else self.begun(stage)
-        if before is not None and before != inputs:
-            changed = "\n  ".join(differences(before, inputs))
-            remedy = f"Undo the change, use another name, or archive the old one and do it again with --redo {stage}"
-            message = f"stage '{stage}' was made from other inputs:\n  {changed}"
-            raise StaleRunError(message, where=self.folder, remedy=remedy)
-        if record:
+        self.compare(stage, inputs)
+        if self.record(stage):
             return False
         write_json(self.folder / "stages" / f"{stage}.begun.json", inputs)
         start = time.monotonic()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from galdiff.latents import CutoutStore, LatentStore
 from galdiff.lock import release_lock, take_lock
 from galdiff.model import DiffusionModel, resolve_device
 from galdiff.pipeline.autoencoder import train_autoencoder
-from galdiff.pipeline.cutouts import write_cutouts
+from galdiff.pipeline.cutouts import too_few, write_cutouts
 from galdiff.pipeline.denoiser import denoiser_size, train_denoiser
 from galdiff.pipeline.latents import write_latents
 from galdiff.pipeline.records import ARTIFACTS, STAGES, Run
-from galdiff.pipeline.samples import write_samples
+from galdiff.pipeline.samples import held_out_rows, write_samples
 from galdiff.pipeline.scores import write_scores
+from galdiff.randomness import choose
 from galdiff.report import write_report
 
 __all__ = ["Settings", "run"]
@@ -106,12 +107,36 @@ class _Flow:
         # A report is drawn from the evaluation's files; every other stage depends on the one before it.
         return {**own, "after": sha256_json(self.inputs(STAGES[position - 1]))} if position else own
 
-    def needs(self, stage: str) -> None:
-        """Refuse to begin a stage whose input is not there."""
-        for before in STAGES[: STAGES.index(stage)]:
-            if self.record.record(before) is None:
-                message = f"stage '{stage}' needs '{before}', which is not finished"
-                raise GaldiffError(message, where=self.folder, remedy=f"Run it first: --stages {before},{stage}")
+    def check(self, todo: Sequence[str], redo: Sequence[str]) -> None:
+        """Refuse what cannot be done, or not with what is there, before anything is archived, written or trained."""
+        strangers = [stage for stage in redo if stage not in todo]
+        if strangers:
+            message = f"stage '{strangers[0]}' is to be done again, but is not among the stages to do"
+            remedy = f"Leave out --stages, or give --stages {_listed({*todo, *strangers})}"
+            raise GaldiffError(message, where=self.folder, remedy=remedy)
+        kept = STAGES[: min(map(STAGES.index, redo), default=len(STAGES))]
+        passed = STAGES[: STAGES.index(todo[-1]) + 1] if todo else ()
+        for stage in passed:
+            if stage in kept:
+                self.record.compare(stage, self.inputs(stage))
+        finished = [stage for stage in passed if stage in kept and self.record.record(stage)]
+        missing = [stage for stage in passed if stage not in todo and stage not in finished]
+        if missing:
+            names = "', '".join(missing)
+            message = f"stage '{todo[-1]}' needs '{names}', which {'is' if len(missing) == 1 else 'are'} not finished"
+            remedy = f"Do what is missing as well: --stages {_listed({*missing, *todo})}"
+            raise GaldiffError(message, where=self.folder, remedy=remedy)
+        to_come = set(todo).difference(finished, ["report"])
+        if "cutouts" in finished and to_come:
+            self.suffice(to_come)
+
+    def suffice(self, stages: Set[str]) -> None:
+        """Refuse cutouts that are too few for stages to come, some of which would say so only after the training."""
+        store = self.cutouts()
+        counts = len(store.rows("train")), len(held_out_rows(store))
+        problem = too_few(*counts, stages, where=self.folder, cached=True)
+        if problem is not None:
+            raise problem
 
     def cutouts(self) -> CutoutStore:
         return CutoutStore.open(self.folder / "cutouts.zarr")
@@ -119,7 +144,7 @@ class _Flow:
     def image_format(self, store: CutoutStore) -> ImageFormat:
         stretch = Stretch.from_dict(store.attrs["stretch"])
         # Fitted on the training split alone: what it learns from other rows would leak into the figures.
-        stretch = stretch.fit(store.images(store.rows("train")[:_STRETCH_SAMPLE]))
+        stretch = stretch.fit(store.images(choose(store.rows("train"), _STRETCH_SAMPLE)))
         return ImageFormat.from_dict({**store.attrs, "stretch": stretch.to_dict()})
 
     def do_cutouts(self) -> dict[str, Any]:
@@ -242,11 +267,11 @@ def run(
     stages : sequence of str, optional
         Some of `STAGES`; all by default.
     redo : sequence of str
-        Stages to archive, with everything made from them, and do again.
+        Stages to archive, with everything made from them, and do again; some of those to do.
     budget : pair of float, optional
         Seconds of training for autoencoder and denoiser, instead of their counts of images.
     catalog_text : str
-        Kept as ``catalog.yaml`` in the run directory.
+        Kept as ``catalog.yaml`` in the run directory, unless the run is refused.
 
     Returns
     -------
@@ -256,27 +281,31 @@ def run(
     Raises
     ------
     StaleRunError
-        Where a finished stage was made from other inputs.
+        Where a finished stage, up to the last one to do, was made from other inputs.
+    DataError
+        Where no image is held out that samples and figures need, or too few are there to train on.
     ResourceError
         Where another process is at work in the run directory.
     """
-    chosen = _known(stages) if stages is not None else STAGES
+    chosen = STAGES if stages is None else _known(stages)
+    todo, redo = [stage for stage in STAGES if stage in chosen], _known(redo)
     record = Run(Path(folder))
     take_lock(record.folder / "lock")
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads or before)
-        for stage in _known(redo):
-            record.archive(stage)
         described = data if data is not None else dataset().fingerprint()
         flow = _Flow(record, dataset, settings, data=described, device=resolve_device(device), budget=budget)
-        if catalog_text:
+        flow.check(todo, redo)
+        for stage in redo:
+            record.archive(stage)
+        # What is finished after the stages to do may be of other settings, which the file goes on to say.
+        if catalog_text and not any(record.changes(stage, flow.inputs(stage)) for stage in STAGES):
             write_text(record.folder / "catalog.yaml", catalog_text)
-        for stage in STAGES:
-            if stage not in chosen:
-                continue
-            flow.needs(stage)
-            record.do(stage, flow.inputs(stage), getattr(flow, f"do_{stage}"))
+        for stage in todo:
+            done = record.do(stage, flow.inputs(stage), getattr(flow, f"do_{stage}"))
+            if done and stage == "cutouts":
+                flow.suffice({stage for stage in todo if record.record(stage) is None})
     finally:
         torch.set_num_threads(before)
         release_lock(record.folder / "lock")
@@ -288,6 +317,10 @@ def _known(stages: Sequence[str]) -> list[str]:
         if stage not in ARTIFACTS:
             raise GaldiffError(f"unknown stage '{stage}'", remedy=f"Known: {', '.join(STAGES)}")
     return list(stages)
+
+
+def _listed(stages: Collection[str]) -> str:
+    return ",".join(stage for stage in STAGES if stage in stages)
 
 
 def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:

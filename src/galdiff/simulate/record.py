@@ -26,7 +26,8 @@ def is_recorded(path: Path, record: dict[str, Any]) -> bool:
     except (OSError, ValueError) as error:
         raise DataError("is not a simulation record", where=path, remedy="Remove the folder") from error
     if found != record:
-        raise DataError(f"holds another simulation, {found}", where=path.parent, remedy="Remove it or write elsewhere")
+        remedy = "Remove it or write elsewhere; a run archives it with --redo cutouts"
+        raise DataError(f"holds another simulation, {found}", where=path.parent, remedy=remedy)
     return True
 
 
