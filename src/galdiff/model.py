@@ -114,8 +114,10 @@ class DiffusionModel:
 
     def _guided(self, guidance: float | Mapping[str, float], **options: Any) -> Denoiser | Guidance:
         if isinstance(guidance, Mapping):
-            return FieldGuidance(self.denoiser, {self.schema.part(k): w for k, w in guidance.items()}, **options)
-        return self.denoiser if guidance == 1 else ClassifierFree(self.denoiser, guidance, **options)
+            return FieldGuidance(self.denoiser, self.schema.weights(guidance), **options)
+        # Where nothing can be asked for there is nothing to guide, at twice the cost.
+        plain = guidance == 1 or not self.schema.fields
+        return self.denoiser if plain else ClassifierFree(self.denoiser, guidance, **options)
 
     @torch.no_grad()
     def generate(

@@ -293,6 +293,16 @@ class TestAdversary:
             _, figures = loss(model, images(), Draws(0, range(start, start + 4)), discriminator=discriminator)
             assert ("d_real" in figures) is there
 
+    def test_no_transform_sees_bfloat16(self, model, discriminator, monkeypatch):
+        """On CUDA there is none, and autocast does not widen them there as it does on a CPU."""
+        seen, transform = [], torch.fft.rfft2
+        monkeypatch.setattr(torch.fft, "rfft2", lambda x, **more: (seen.append(x.dtype), transform(x, **more))[1])
+        with torch.autocast("cpu", torch.bfloat16):
+            model.calibrate(images())
+            loss, _ = AutoencoderLoss(adversarial=0.5)(model, images(), Draws(0, range(4)), discriminator=discriminator)
+        assert torch.isfinite(loss)
+        assert set(seen) == {torch.float32}
+
     def test_it_is_shown_the_noise_but_does_not_train_it(self, model, discriminator):
         shown = []
         discriminator.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0].detach()))

@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from galdiff.autoencoder import AutoencoderLoss
 from galdiff.config import load
+from galdiff.config.build import fit_settings
 from galdiff.config.coders import AutoencoderSpec
 from galdiff.errors import CatalogFileError
 from galdiff.pipeline.run import _lasting
@@ -41,3 +42,5 @@ def test_halved_latents_have_whole_pixels():
     assert load("quickstart", size).autoencoder.factor == 8
     with pytest.raises(CatalogFileError, match="halves latents of 3 pixels"):
         load("quickstart", {**size, "autoencoder.scale_equivariance": 0.2})
+    with pytest.raises(CatalogFileError, match=r"autoencoder\.scale_equivariance: halves latents of 7 pixels"):
+        fit_settings({"autoencoder": {"scale_equivariance": 0.2}}, bands=3, size=56)

@@ -88,7 +88,8 @@ def test_mistakes_stand_where_they_are(write, text, expected):
 
 def test_the_factor_divides_the_side_where_there_is_one(write):
     odd = HEAD.replace("64", "50")
-    assert "autoencoder.factor: 8 does not divide data.size, 50" in problems(write(odd + "autoencoder: vq\n"))[0]
+    [problem] = problems(write(odd + "autoencoder: vq\n"))
+    assert "autoencoder.factor: 8 does not divide the side of the images, 50" in problem
     assert load(write(odd + "autoencoder: identity\n")).autoencoder == IdentitySpec()
 
 

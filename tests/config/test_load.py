@@ -92,7 +92,7 @@ def test_mistakes_of_the_reader_and_of_the_schema_come_together(write):
         ("name: demo\ndata: {kind: gz2, root: x}\nsplit: {train: 0.5}", "demo.yaml:3:8: split: shares should sum to 1"),
         (
             "name: demo\ndata: {kind: gz2, root: x, size: 50}",
-            "demo.yaml:1:1: autoencoder.factor: 8 does not divide data.size, 50",
+            "demo.yaml:1:1: autoencoder.factor: 8 does not divide the side of the images, 50",
         ),
         (
             "name: demo\ndata: {kind: gz2, root: x}\ndenoiser: {backbone: {kind: dit, width: 100}}",

@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from galdiff.data.labels import class_column, scalar_columns
-from galdiff.nn.conditioning import ConditionEmbedding
+from galdiff.nn import ConditionFeatures
 from galdiff.schema.conditions import Conditions, ConditionSchema
 
 
@@ -22,7 +23,8 @@ def test_a_constant_number_is_within_the_networks_range(constant):
     """Rounding gives a thousand times 0.1 a deviation of 1e-17."""
     [column] = scalar_columns(pd.DataFrame({"z": np.full(1000, constant)}), ["z"], where="table.csv")
     schema = ConditionSchema([column.field])
-    features = ConditionEmbedding(schema, 4).features(Conditions({"z": column.values}, {"z": column.mask}))
+    known = Conditions({"z": column.values}, {"z": column.mask})
+    features = ConditionFeatures(schema)(known, len(known), torch.device("cpu"))
     assert features.abs().max() < 1.01
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from analytic import Sloped
 
-from galdiff.diffusion import EDM, Autoguidance, ClassifierFree, Denoiser, FieldGuidance, Floor, RectifiedFlow
+from galdiff.diffusion import EDM, Autoguidance, ClassifierFree, Denoiser, Euler, FieldGuidance, Floor, RectifiedFlow
 from galdiff.errors import GaldiffError
 from galdiff.schema.conditions import Class, ConditionSchema, Scalar, Votes
 from galdiff.schema.trees import GZ2_TREE
@@ -46,6 +46,36 @@ class TestGuidance:
         for weight in (3, 0):
             guided = ClassifierFree(self.denoiser, weight, interval=(0.2, 0.5))
             assert torch.equal(guided(self.x, self.t, self.condition), plain)
+
+    @pytest.mark.parametrize(
+        ("kind", "given"),
+        [
+            (ClassifierFree, {"weight": 2, "interval": (0.9, 0.2)}),
+            (ClassifierFree, {"weight": 2, "interval": (0.5, 5.0)}),
+            (ClassifierFree, {"weight": float("nan")}),
+            (FieldGuidance, {"weights": {("kind", None): float("inf")}}),
+            (Floor, {"low": float("nan")}),
+        ],
+    )
+    def test_what_means_nothing_is_refused(self, kind, given):
+        with pytest.raises(GaldiffError, match=r"guidance within|no weight"):
+            kind(self.denoiser, **given)
+
+    def test_outside_the_interval_the_network_is_asked_once(self):
+        """Kynkäänniemi et al. 2024: guidance in an interval is quicker, and changes nothing outside of it."""
+        rows = []
+        self.denoiser.backbone.register_forward_hook(lambda m, inputs, y: rows.append(len(inputs[0])))
+        sampler = Euler(ClassifierFree(self.denoiser, 3, interval=(0.3, 0.6)), steps=10)
+        sampler(self.x, self.condition)
+        inside = [0.3 <= t <= 0.6 for t in sampler.times[:-1].float().tolist()]
+        assert rows == [6 if i else 3 for i in inside]
+        assert 0 < sum(inside) < len(inside)
+
+    def test_rescaling_a_constant_estimate_gives_no_nan(self):
+        flat = Denoiser(Sloped(), RectifiedFlow())
+        flat.forward = lambda x, t, condition=None: torch.ones_like(x)
+        guided = ClassifierFree(flat, 2.0, rescale=0.5)(self.x, self.t, self.condition)
+        assert torch.equal(guided, torch.ones_like(guided))
 
     def test_needs_a_condition(self):
         with pytest.raises(GaldiffError, match="condition"):

@@ -1,6 +1,8 @@
-"""Samplers with analytic denoisers, and step by step against diffusers."""
+"""Samplers with analytic denoisers, and step by step against diffusers and azula."""
 
 import math
+from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -237,3 +239,61 @@ class TestAgainstDiffusers:
             z = torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(i), dtype=torch.float64)
             x, _ = ours.step(x, i, lambda x, i: denoiser(x, times[i]), lambda _, z=z: z, None)
             torch.testing.assert_close(x, y, rtol=0, atol=1e-5)
+
+
+class TestAzula:
+    """Trajectories with an analytic denoiser equal azula's, whose samplers take any schedule, in float64."""
+
+    TIMES = torch.linspace(0.97, 0.03, 13, dtype=torch.float64)
+
+    def theirs(self, schedule, name, **options):
+        azula = pytest.importorskip("azula", reason="tox installs it without torchvision, which it asks for")
+
+        class Mean(azula.denoise.Denoiser):
+            def __init__(self):
+                super().__init__()
+                self.exact = Mixture(schedule)
+                self.schedule = lambda t: (schedule.alpha(t), schedule.sigma(t))
+
+            def forward(self, x_t, t):
+                return SimpleNamespace(mean=self.exact(x_t, t))
+
+        grid = {"start": self.TIMES[0].item(), "stop": self.TIMES[-1].item(), "steps": len(self.TIMES) - 1}
+        return getattr(azula.sample, name)(Mean(), **grid, **options, silent=True, dtype=torch.float64)
+
+    def noise(self):
+        return torch.linspace(-2, 2, 64, dtype=torch.float64).view(2, 4, 8)
+
+    # Its Heun averages along sigma / alpha, which is Karras et al.'s for EDM alone.
+    @pytest.mark.parametrize(
+        ("schedule", "name", "ours"),
+        [
+            *(
+                (schedule, *sampler)
+                for schedule in SCHEDULES
+                for sampler in (("EulerSampler", Euler), ("DDIMSampler", DDIM))
+            ),
+            (EDM(), "HeunSampler", Heun),
+        ],
+        ids=lambda value: name_of(value) if isinstance(value, Schedule) else None,
+    )
+    def test_of_the_flow(self, schedule, name, ours):
+        sampler = ours(Mixture(schedule), times=self.TIMES)
+        x = self.noise()
+        found, expected = sampler(x), self.theirs(schedule, name)(sampler.sigma[0] * x)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+
+    @pytest.mark.parametrize("schedule", SCHEDULES, ids=name_of)
+    @pytest.mark.parametrize(
+        ("name", "ours", "options"), [("DDPMSampler", DDPM, {}), ("DDIMSampler", DDIM, {"eta": 1.0})]
+    )
+    def test_with_noise(self, schedule, name, ours, options):
+        sampler, theirs = ours(Mixture(schedule), times=self.TIMES, **options), self.theirs(schedule, name, **options)
+        x = y = sampler.sigma[0] * self.noise()
+        for i, (t, s) in enumerate(pairwise(self.TIMES)):
+            torch.manual_seed(i)
+            z = torch.randn_like(x)
+            torch.manual_seed(i)
+            y = theirs.step(y, t, s)
+            x, _ = sampler.step(x, i, lambda x, i: sampler.denoiser(x, self.TIMES[i]), lambda _, z=z: z, None)
+            torch.testing.assert_close(x, y, rtol=0, atol=1e-9)

@@ -50,6 +50,13 @@ class TestSchedules:
         assert len(t) == 11
 
 
+def test_the_karras_grid_of_edm_is_equation_5_but_for_its_ends():
+    low, high, n = 0.002 ** (1 / 7), 80 ** (1 / 7), 18
+    expected = torch.tensor([(high + i / (n - 1) * (low - high)) ** 7 for i in range(n)], dtype=torch.float64)
+    found = EDM().sigma(time_grid(EDM(), n, "karras")[:-1])
+    torch.testing.assert_close(found, expected, rtol=1.1e-3, atol=0)
+
+
 @pytest.mark.parametrize("base", [RectifiedFlow(), Cosine(), Sigmoid(), Linear(), EDM()], ids=name_of)
 @pytest.mark.parametrize("shift", [0.3, 4.0])
 def test_a_shift_multiplies_the_ratio_of_noise_to_signal(base, shift):
@@ -95,6 +102,7 @@ def test_what_makes_no_sense_is_refused():
         lambda: Linear(beta_min=2.0, beta_max=1.0),
         lambda: Sigmoid(start=1.0, end=0.0),
         lambda: Shifted(Cosine(), 0.0),
+        lambda: Cosine(offset=-0.5),
         lambda: Schedule.from_dict({"kind": "quadratic"}),
         lambda: time_grid(Cosine(), 0),
         lambda: time_grid(Cosine(), 5, "leading"),

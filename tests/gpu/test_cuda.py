@@ -17,7 +17,7 @@ from galdiff.diffusion import Denoiser, Objective, RectifiedFlow
 from galdiff.imageformat import ImageFormat
 from galdiff.metrics import morphology
 from galdiff.model import DiffusionModel
-from galdiff.nn import build_backbone
+from galdiff.nn import PatchDiscriminator, build_backbone
 from galdiff.pipeline.autoencoder import AutoencoderTask
 from galdiff.randomness import Draws, integers, normal, philox, uniform
 from galdiff.schema.conditions import Class, ConditionSchema, Scalar, Votes
@@ -124,6 +124,25 @@ class TestBackbones:
             losses.append(float(loss.detach()))
         assert all(p.grad is None or p.grad.isfinite().all() for p in denoiser.parameters())
         assert losses[-1] < losses[0]
+
+
+@pytest.mark.gpu
+def test_an_adversary_is_shown_grain_under_bfloat16():
+    torch.manual_seed(0)
+    autoencoder = KLAutoencoder(3, width=16, blocks=1).cuda().train()
+    task = AutoencoderTask(
+        autoencoder,
+        torch.rand(64, 3, 32, 32, device="cuda"),
+        ImageFormat(("r", "g", "b"), 32, "display", Sqrt(1.0)),
+        AutoencoderLoss(adversarial=0.5),
+        seed=0,
+        discriminator=PatchDiscriminator(3, width=16).cuda(),
+    )
+    with torch.autocast("cuda", torch.bfloat16):
+        loss, figures = task.loss(torch.arange(16), range(16))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert "d_real" in figures
 
 
 @pytest.mark.gpu

@@ -9,6 +9,7 @@ from stirring import stirred
 from galdiff.errors import CheckpointError
 from galdiff.nn import (
     ConditionEmbedding,
+    ConditionFeatures,
     Decoder,
     DiT,
     EDM2UNet,
@@ -145,21 +146,49 @@ def test_untrained_backbones_predict_zero():
         assert torch.equal(backbone(x, torch.zeros(2)), torch.zeros_like(x))
 
 
+def test_a_small_unet_has_the_attention_its_description_says():
+    unet = UNet(4, ConditionSchema(), widths=(16,), head_width=32)
+    assert unet.spec["attention"] == [True]
+    blocks = [unet.middle, unet.encoder[0][0], unet.decoder[0][0]]
+    assert [block.heads for block in blocks] == [1, 1, 1]
+
+
+def test_edm2_keeps_its_magnitude_with_conditions():
+    """Every activation begins with a root mean square of about one; a condition moves the embedding as noise does."""
+    torch.manual_seed(0)
+    net = EDM2UNet(4, SCHEMA, widths=(64, 128), blocks=1).eval()
+    seen = {"embedding": [], "condition": [], "block": []}
+
+    def record(block, inputs, output):
+        seen["block"].append(rms(output))
+        seen["embedding"].append(rms(inputs[1]))
+
+    net.embed_condition.register_forward_hook(lambda m, i, y: seen["condition"].append(rms(y)))
+    for block in (*net.encoder, *net.decoder):
+        block.register_forward_hook(record)
+    asked = SCHEMA.ask(64, morphology="b", redshift=0.12, votes={"spiral": 0.9, "bar": 0.3})
+    net(torch.randn(64, 4, 8, 8), torch.randn(64), asked)
+    assert [value for value in seen["condition"] + seen["embedding"] if not 0.9 < value < 1.1] == []
+    # Less at the edges, which are padded by zeros.
+    assert [value for value in seen["block"] if not 0.7 < value < 1.1] == []
+
+
 class TestConditionEmbedding:
+    def features(self, conditions):
+        return ConditionFeatures(SCHEMA)(conditions, len(conditions), torch.device("cpu"))
+
     def test_masked_values_do_not_matter(self):
-        embedding = ConditionEmbedding(SCHEMA, 16)
         a = SCHEMA.ask(1, votes={"spiral": 0.9})
         b = SCHEMA.ask(1, votes={"spiral": 0.9})
         b.values["morphology"][:] = 2
         b.values["votes"][:, 0] = 17.0
         b.values["redshift"][:] = 5.0
-        assert torch.equal(embedding.features(a), embedding.features(b))
+        assert torch.equal(self.features(a), self.features(b))
 
     def test_few_votes_and_many_votes_differ(self):
-        embedding = ConditionEmbedding(SCHEMA, 16)
         few, many = SCHEMA.ask(1, votes={"spiral": 0.9}), SCHEMA.ask(1, votes={"spiral": 0.9})
         few.values["votes"] /= 10
-        assert not torch.allclose(embedding.features(few), embedding.features(many))
+        assert not torch.allclose(self.features(few), self.features(many))
 
     def test_no_fields(self):
         embedding = ConditionEmbedding(ConditionSchema(), 8)

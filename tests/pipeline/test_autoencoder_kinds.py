@@ -126,7 +126,7 @@ class TestFit:
     def test_mistakes_come_before_any_work(self, place, tmp_path):
         dataset = galdiff.GZ2Dataset(place / "data", size=20)
         for autoencoder, message in (
-            ({"kind": "vq"}, "8, does not divide the side of the images, 20"),
+            ({"kind": "vq"}, "8 does not divide the side of the images, 20"),
             ({"kind": "identity", "factor": 8}, r"autoencoder\.factor: "),
         ):
             with pytest.raises(CatalogFileError, match=message):

@@ -9,12 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from galdiff.autoencoder import IdentityAutoencoder, load_autoencoder
+from galdiff.autoencoder import AutoencoderLoss, IdentityAutoencoder, KLAutoencoder, load_autoencoder
 from galdiff.data.stretches import Asinh
 from galdiff.errors import DataError
 from galdiff.imageformat import ImageFormat
 from galdiff.latents import CutoutStore
 from galdiff.pipeline import train_autoencoder
+from galdiff.pipeline.autoencoder import AutoencoderTask
 from galdiff.pipeline.diagnostics import confidence_maps, latent_maps
 from galdiff.progress import quiet
 from galdiff.schema.conditions import Conditions, ConditionSchema
@@ -111,6 +112,21 @@ def test_what_is_not_trained_is_calibrated_on_valid_pixels(store, tmp_path, monk
     rows = store.rows("train")
     torch.testing.assert_close(x, FORMAT.stretch(torch.from_numpy(store.images(rows))))
     assert np.array_equal(valid.numpy(), store.masks(rows))
+
+
+def test_files_in_the_order_of_their_classes_calibrate_with_all():
+    """The noise model, pictures and validation were once those of the first class alone."""
+    n = 3000
+    pixels = torch.arange(n).div(n / 3, rounding_mode="floor").view(n, 1, 1, 1).expand(n, 2, 8, 8)
+
+    class Recording(KLAutoencoder):
+        def calibrate(self, x, *, valid=None, by_content=True):
+            self.seen = x
+
+    autoencoder = Recording(2, **{name: SMALL[name] for name in ("factor", "channels", "width")})
+    task = AutoencoderTask(autoencoder, pixels.float(), FORMAT, AutoencoderLoss(), seed=0)
+    task.calibrate()
+    assert len(autoencoder.seen.unique()) == 3
 
 
 @pytest.mark.slow

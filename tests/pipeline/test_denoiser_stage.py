@@ -1,5 +1,7 @@
 """The denoiser's training with its switches, on a latent store of normal numbers, and what is loaded from it."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,13 +10,15 @@ from galdiff import LatentDiffusion
 from galdiff.autoencoder import KLAutoencoder
 from galdiff.config.spec import DenoiserSpec
 from galdiff.data.stretch import Sqrt
+from galdiff.diffusion import Objective
 from galdiff.errors import CheckpointError, GaldiffError
 from galdiff.imageformat import ImageFormat
 from galdiff.latents import LatentStore
-from galdiff.model import DiffusionModel
-from galdiff.pipeline.denoiser import denoiser_size, train_denoiser
+from galdiff.model import DiffusionModel, build_denoiser
+from galdiff.pipeline.denoiser import DenoiserTask, denoiser_size, train_denoiser
 from galdiff.progress import quiet
-from galdiff.schema.conditions import Class, ConditionSchema
+from galdiff.schema.conditions import Class, ConditionSchema, Votes
+from galdiff.schema.trees import GZ2_TREE
 from galdiff.training import posthoc, read_metrics
 
 SCHEMA = ConditionSchema([Class("morphology", ("a", "b"))])
@@ -148,3 +152,35 @@ def test_lower_precision_is_an_approximation_that_is_asked_for(store, tmp_path):
     np.testing.assert_allclose(rough, exact, atol=0.05)
     with pytest.raises(GaldiffError, match="float16"):
         model.sample(1, precision="float16")
+
+
+def test_sampled_votes_are_drawn_anew_for_every_image():
+    schema = ConditionSchema([Votes("votes", GZ2_TREE)])
+    conditions = schema.ask(8, votes={"spiral": 0.5})
+
+    class Table:
+        views = 1
+
+        def __len__(self):
+            return 8
+
+        def take(self, rows, element=None):
+            zero = torch.zeros(len(rows), *SHAPE)
+            return SimpleNamespace(mean=zero, log_var=zero, conditions=conditions[rows])
+
+    autoencoder = KLAutoencoder(3, channels=4, width=16, blocks=1)
+    denoiser = build_denoiser({**TINY, "channels": 4}, schema, {"kind": "rectified_flow"}, "flow")
+    model = DiffusionModel(autoencoder, denoiser, schema, FORMAT, torch.zeros(4), torch.ones(4), {})
+    seen = []
+    denoiser.backbone.register_forward_pre_hook(lambda m, inputs: seen.append(inputs[2].values["votes"]))
+    for sampled in (False, True):
+        settings = DenoiserSpec(sampled_votes=sampled).settings()
+        task = DenoiserTask(
+            model, Table(), Objective(), seed=0, augment=False, sampled_votes=settings.get("sampled_votes", False)
+        )
+        for start in (0, 8):
+            task.loss(torch.arange(8), range(start, start + 8))
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], conditions.values["votes"])
+    answers = GZ2_TREE.answer_slice(GZ2_TREE.find("spiral")[0])
+    assert len(torch.cat(seen[2:])[:, answers].unique(dim=0)) == 16

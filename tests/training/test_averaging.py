@@ -94,6 +94,14 @@ def test_posthoc_is_the_directly_tracked_average(path, tmp_path, precision, erro
         assert (again - direct).abs().max() / path.abs().max() < error
 
 
+def test_lengths_of_many_digits_are_kept_apart(tmp_path):
+    weight, lengths = torch.ones(3), [1 / 13, 1 / 13 + 1e-9]
+    average = PowerAverage([weight], lengths)
+    assert len(average.traces) == 2
+    Snapshots(tmp_path, precision="float32").save(average, ["w"], images=8, step=1)
+    torch.testing.assert_close(posthoc(tmp_path, 1 / 13)["w"], weight)
+
+
 def test_a_combination_sums_to_one_and_knows_how_near_it_comes():
     steps, exponents = np.repeat(np.arange(1, 41) * 100.0, 2), np.tile([exponent_of(0.05), exponent_of(0.10)], 40)
     for length, limit in [(0.05, 1e-6), (0.08, 1e-3), (0.15, 5e-3)]:

@@ -286,8 +286,9 @@ class Grain(nn.Module):
         Tensor
             ``(n, band, y, x)``.
         """
-        log_sigma = self.log_sigma(maps, (white.shape[-2], white.shape[-1]))
-        return self._draw(log_sigma, self._gain(self._summary(mean, log_sigma), scatter), white)
+        with torch.autocast(white.device.type, enabled=False):  # no Fourier transform on CUDA takes bfloat16
+            log_sigma = self.log_sigma(maps, (white.shape[-2], white.shape[-1]))
+            return self._draw(log_sigma, self._gain(self._summary(mean, log_sigma), scatter), white)
 
 
 def _fill(spectrum: Tensor, measured: Tensor) -> Tensor:

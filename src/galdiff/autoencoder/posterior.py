@@ -40,4 +40,5 @@ class LatentPosterior:
 
     def kl_elements(self) -> Tensor:
         """Divergence from the unit normal of every latent element [nats], ``(n, channel, y, x)``."""
-        return 0.5 * (self.mean.square() + self.log_var.exp() - 1 - self.log_var)
+        mean, log_var = self.mean.float(), self.log_var.float()  # also under autocast
+        return 0.5 * (mean.square() + log_var.exp() - 1 - log_var)

@@ -96,6 +96,14 @@ class AutoencoderSpec(TrainingSpec):
             raise section_error(*strangers)
         return self
 
+    def misfit(self, size: int) -> tuple[str, str] | None:
+        """Return the key that does not fit images of a side, and the problem; None where all do."""
+        if size % self.factor:
+            return "factor", f"{self.factor} does not divide the side of the images, {size}"
+        if self.scale_equivariance and size // self.factor % 2:
+            return "scale_equivariance", f"halves latents of {size // self.factor} pixels: the side should be even"
+        return None
+
     def settings(self) -> dict[str, Any]:
         """Return plain arguments: ``model``, ``loss``, ``training`` and, where they are not the usual, more.
 

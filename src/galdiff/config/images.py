@@ -20,18 +20,16 @@ def check_autoencoder(spec: AutoencoderSpec | IdentitySpec | PretrainedSpec, *, 
         Bands and side of the images.
     """
     if isinstance(spec, AutoencoderSpec):
-        factor, where = spec.factor, "autoencoder.factor"
+        if misfit := spec.misfit(size):
+            raise CatalogFileError(misfit[1], where=f"autoencoder.{misfit[0]}")
     elif isinstance(spec, PretrainedSpec):
         from galdiff.autoencoder.pretrained import find_pretrained
 
         try:
-            config, where = find_pretrained(spec.folder, bands)[1], "autoencoder.folder"
+            config = find_pretrained(spec.folder, bands)[1]
         except GaldiffError as error:
             raise CatalogFileError(str(error), where="autoencoder.folder") from error
         factor = 2 ** (len(config["block_out_channels"]) - 1)
-    else:
-        return
-    if size % factor:
-        raise CatalogFileError(
-            f"the downsampling, {factor}, does not divide the side of the images, {size}", where=where
-        )
+        if size % factor:
+            message = f"the downsampling, {factor}, does not divide the side of the images, {size}"
+            raise CatalogFileError(message, where="autoencoder.folder")

@@ -121,6 +121,9 @@ class DenoiserSpec(TrainingSpec):
     )
     objective: ObjectiveSpec = Field(default=ObjectiveSpec(), description="What the loss weighs.")
     null: Fraction = Field(default=0.1, description="Share of training images without any condition.")
+    sampled_votes: Flag = Field(
+        default=False, description="Draw fractions of votes from their posterior for every image seen, not its mean."
+    )
     dihedral: Flag = Field(default=True, description="Turn and reflect the latents at random.")
     views: Literal[1, 8] = Field(
         default=1, description="8: train on latents of turned images, all kept, instead of on turned latents."
@@ -148,6 +151,7 @@ class DenoiserSpec(TrainingSpec):
             "backbone": self.backbone.settings(),
             **theory(self.schedule, self.prediction, self.objective),
             "null": self.null,
+            **({"sampled_votes": True} if self.sampled_votes else {}),
             "augment": self.dihedral,
             "views": self.views,
             "reader": self.reader,
@@ -245,11 +249,8 @@ class RunSpec(StagesSpec, _Subject):
         data = info.data.get("data")
         if data is None or not isinstance(autoencoder, AutoencoderSpec):
             return autoencoder
-        if data.size % autoencoder.factor:
-            raise section_error((("factor",), f"{autoencoder.factor} does not divide data.size, {data.size}"))
-        if autoencoder.scale_equivariance and data.size % (2 * autoencoder.factor):
-            problem = f"halves latents of {data.size // autoencoder.factor} pixels: the side should be even"
-            raise section_error((("scale_equivariance",), problem))
+        if misfit := autoencoder.misfit(data.size):
+            raise section_error(((misfit[0],), misfit[1]))
         return autoencoder
 
     @field_validator("sampling")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from galdiff.diffusion.prediction import build_prediction
 from galdiff.diffusion.schedule import Schedule
+from galdiff.errors import GaldiffError
 
 __all__ = ["Denoiser"]
 
@@ -61,6 +62,8 @@ class Denoiser(nn.Module):
         self_conditioning: bool = False,
     ) -> None:
         super().__init__()
+        if not 0 < data_std < math.inf:
+            raise GaldiffError(f"a standard deviation of the data of {data_std} is not a positive number")
         self.backbone, self.schedule, self.prediction, self.data_std = backbone, schedule, prediction, data_std
         self.meaning = build_prediction(prediction, schedule, data_std)
         self.uncertainty = _Uncertainty() if uncertainty else None

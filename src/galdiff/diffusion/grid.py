@@ -26,7 +26,8 @@ def time_grid(schedule: Schedule, steps: int, grid: str = "uniform", *, shift: f
         Number of steps.
     grid : {"uniform", "karras", "logsnr"}
         Uniform in t, which is the "trailing" spacing of a schedule of many steps (Lin et al. 2023, Table 2); uniform in
-        sigma^(1/7) as in Karras et al. 2022, Equation 5; uniform in log-SNR.
+        sigma^(1/7) as in Karras et al. 2022, Equation 5, but for ends a ten-thousandth of the times inside of 0 and 1,
+        where some schedules have no finite ratio (EDM's levels move by a thousandth); uniform in log-SNR.
     shift : float
         For "uniform" alone, t -> shift t / (1 + (shift - 1) t): more steps at high noise above 1 (Esser et al. 2024).
 

@@ -8,6 +8,7 @@ arXiv:2305.08891, Equations 15 and 16).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ from galdiff.diffusion.schedule import Schedule
 from galdiff.errors import GaldiffError
 
 __all__ = ["Autoguidance", "ClassifierFree", "FieldGuidance", "Floor", "Guidance"]
+
+_FLAT = 1e-12  # added to spreads, whose ratio is one where both estimates are constant
 
 
 class _Wrapper(nn.Module):
@@ -58,13 +61,21 @@ class Guidance(_Wrapper):
         super().__init__(denoiser)
         if not 0 <= rescale <= 1:
             raise GaldiffError(f"a rescaling of {rescale} is not in [0, 1]")
+        if interval is not None and not 0 <= interval[0] < interval[1] <= 1:
+            remedy = "Give two times within [0, 1], the smaller first"
+            raise GaldiffError(f"guidance within {list(interval)} is none", remedy=remedy)
         self.interval, self.rescale = interval, rescale
+
+    def at(self, t: float) -> Any:
+        """Return what is to be asked at a time: outside of the interval the better estimate alone, at its own cost."""
+        return self if self.interval is None or self.interval[0] <= t <= self.interval[1] else self.denoiser
 
     def _finish(self, guided: Tensor, plain: Tensor, t: Tensor) -> Tensor:
         """Rescale, and keep the plain estimate outside of the interval."""
         if self.rescale:
             axes = tuple(range(1, plain.ndim))
-            spread = plain.std(axes, keepdim=True) / guided.std(axes, keepdim=True)
+            before, after = (x.std(axes, keepdim=True) + _FLAT for x in (plain, guided))
+            spread = before / after
             guided = guided * (1 + self.rescale * (spread - 1))
         if self.interval is None:
             return guided
@@ -93,7 +104,7 @@ class ClassifierFree(Guidance):
 
     def __init__(self, denoiser: Denoiser, weight: float, **options: Any) -> None:
         super().__init__(denoiser, **options)
-        self.weight = float(weight)
+        self.weight = _finite(weight)
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Any = None, *, previous: Tensor | None = None) -> Tensor:
         """Return the guided estimate of the clean data; arguments as in `Denoiser.forward`."""
@@ -129,7 +140,7 @@ class FieldGuidance(Guidance):
 
     def __init__(self, denoiser: Denoiser, weights: Mapping[Any, float], **options: Any) -> None:
         super().__init__(denoiser, **options)
-        self.weights = {part: float(w) for part, w in weights.items() if w != 1}
+        self.weights = {part: _finite(w) for part, w in weights.items() if w != 1}
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Any = None, *, previous: Tensor | None = None) -> Tensor:
         """Return the guided estimate of the clean data; arguments as in `Denoiser.forward`."""
@@ -170,7 +181,7 @@ class Autoguidance(Guidance):
         super().__init__(denoiser, **options)
         if weaker.schedule.to_dict() != denoiser.schedule.to_dict():
             raise GaldiffError("the weaker model has another schedule: its times mean other noise")
-        self.weaker, self.weight = weaker, float(weight)
+        self.weaker, self.weight = weaker, _finite(weight)
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Any = None, *, previous: Tensor | None = None) -> Tensor:
         """Return the guided estimate of the clean data; arguments as in `Denoiser.forward`."""
@@ -198,11 +209,17 @@ class Floor(_Wrapper):
 
     def __init__(self, denoiser: Any, low: float) -> None:
         super().__init__(denoiser)
-        self.low = low
+        self.low = _finite(low)
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Any = None, *, previous: Tensor | None = None) -> Tensor:
         """Return the estimate of the clean data; arguments as in `Denoiser.forward`."""
         return self.denoiser(x_t, t, condition, **_given(previous)).clamp_min(self.low)
+
+
+def _finite(weight: float) -> float:
+    if not math.isfinite(weight):
+        raise GaldiffError(f"{weight} is no weight or level", remedy="Give a finite number")
+    return float(weight)
 
 
 def _conditions_itself(denoiser: Any) -> bool:

@@ -38,6 +38,7 @@ is taken, and on the rest without one. A backbone that routes tokens is told whi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +99,9 @@ class Objective:
             raise GaldiffError(f"unknown time density '{self.time}'", remedy=f"Known: {', '.join(_DENSITIES)}")
         if self.weighting not in _WEIGHTINGS:
             raise GaldiffError(f"unknown weighting '{self.weighting}'", remedy=f"Known: {', '.join(_WEIGHTINGS)}")
+        for name in ("scale", "gamma"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise GaldiffError(f"{name} is {getattr(self, name)}, not a positive number")
         if not 0 <= self.contrastive < 1:
             raise GaldiffError(f"a contrastive weight of {self.contrastive} is not in [0, 1)")
         if self.contrastive and self.weighting == "learned":

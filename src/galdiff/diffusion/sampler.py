@@ -20,7 +20,9 @@ import torch
 from torch import Tensor
 
 from galdiff.diffusion.grid import time_grid
+from galdiff.diffusion.guidance import Guidance
 from galdiff.diffusion.schedule import Schedule
+from galdiff.errors import GaldiffError
 from galdiff.randomness import normal
 
 __all__ = ["Sampler"]
@@ -53,7 +55,7 @@ class Sampler(ABC):
     Raises
     ------
     GaldiffError
-        For an unknown grid, or no step.
+        For an unknown grid, no step, or times that do not descend.
 
     Attributes
     ----------
@@ -76,6 +78,8 @@ class Sampler(ABC):
     ) -> None:
         self.denoiser, schedule = denoiser, denoiser.schedule
         self.times = (time_grid(schedule, steps, grid, shift=shift) if times is None else times).double()
+        if not (self.times.diff() < 0).all():
+            raise GaldiffError("the times of a sampler do not descend", remedy="Begin with the noisiest")
         self.alpha, self.sigma = schedule.alpha(self.times).tolist(), schedule.sigma(self.times).tolist()
         if times is None:
             # The clean end: a schedule with a floor of noise is left by one exact step, as in Karras et al. 2022.
@@ -119,12 +123,15 @@ class Sampler(ABC):
         seeds = torch.arange(len(noise), device=noise.device) if seeds is None else seeds
 
         conditions_itself, last = getattr(self.denoiser, "self_conditioning", False), None
+        # Chosen here, where the times are known without a wait for the device.
+        known = self.times.to(noise.dtype).tolist()
+        asked = [self.denoiser.at(t) if isinstance(self.denoiser, Guidance) else self.denoiser for t in known]
 
         def denoise(x: Tensor, i: int) -> Tensor:
             nonlocal last
             if not conditions_itself:
-                return self.denoiser(x, times[i], condition)
-            last = self.denoiser(x, times[i], condition, previous=last)
+                return asked[i](x, times[i], condition)
+            last = asked[i](x, times[i], condition, previous=last)
             return last
 
         def fresh(i: int) -> Tensor:

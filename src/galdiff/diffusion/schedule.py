@@ -179,6 +179,8 @@ class Cosine(VariancePreserving):
     """
 
     def __init__(self, *, offset: float = 0.008) -> None:
+        if not 0 <= offset < math.inf:
+            raise GaldiffError(f"an offset of {offset} is negative, or none")
         self.offset = offset
         self._first = math.cos(math.pi / 2 * offset / (1 + offset))
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from galdiff.errors import CheckpointError
 from galdiff.nn.coder import Decoder, Encoder
-from galdiff.nn.conditioning import ConditionEmbedding
+from galdiff.nn.conditioning import ConditionEmbedding, ConditionFeatures
 from galdiff.nn.dihedral import dihedral, is_reflection
 from galdiff.nn.discriminator import PatchDiscriminator
 from galdiff.nn.dit import DiT
@@ -14,6 +14,7 @@ from galdiff.schema.conditions import ConditionSchema
 
 __all__ = [
     "ConditionEmbedding",
+    "ConditionFeatures",
     "Decoder",
     "DiT",
     "EDM2UNet",

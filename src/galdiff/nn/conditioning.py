@@ -1,7 +1,8 @@
 r"""Embedding of conditions with masks.
 
-Every field becomes features that are zero where the field is masked, with a flag that says so; one two-layer
-perceptron mixes them. Votes enter by the mean and the concentration of their Dirichlet posterior,
+Every field becomes features that are zero where the field is masked, with a flag that says so; a network mixes them as
+its other layers are, most by a two-layer perceptron. Votes enter by the mean and the concentration of their Dirichlet
+posterior,
 
 .. math:: \bar p_a = \frac{\alpha_0 + n_a}{\sum_b \alpha_0 + n_b}, \qquad \log\Bigl(1 + \sum_b n_b\Bigr),
 
@@ -19,38 +20,41 @@ from torch.nn import functional
 
 from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Votes
 
-__all__ = ["ConditionEmbedding"]
+__all__ = ["ConditionEmbedding", "ConditionFeatures"]
 
 _HARMONICS = 8
 _ANGLE_HARMONICS = 4
 
 
-class ConditionEmbedding(nn.Module):
-    """Map a batch of conditions to vectors.
+class ConditionFeatures(nn.Module):
+    """Map a batch of conditions to masked features.
 
     Parameters
     ----------
     schema : ConditionSchema
         What the conditions are.
-    width : int
-        Length of the vectors.
+
+    Attributes
+    ----------
+    count : int
+        Number of features; zero where there is nothing to condition on.
     """
 
-    def __init__(self, schema: ConditionSchema, width: int) -> None:
+    def __init__(self, schema: ConditionSchema) -> None:
         super().__init__()
-        self.schema, self.width = schema, width
-        inputs = 0
+        self.schema, self.count = schema, 0
         for field in schema.fields:
             if isinstance(field, Class):
-                inputs += len(field.classes)
+                self.count += len(field.classes)
             elif isinstance(field, Votes):
-                inputs += len(field.tree.answers) + 2 * len(field.tree.questions)
+                self.count += len(field.tree.answers) + 2 * len(field.tree.questions)
             else:
-                inputs += 2 * _ANGLE_HARMONICS + 1 if field.angle else 2 * _HARMONICS + 2
-        self.mix = nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width)) if inputs else None
+                self.count += 2 * _ANGLE_HARMONICS + 1 if field.angle else 2 * _HARMONICS + 2
 
-    def features(self, conditions: Conditions) -> Tensor:
-        """Return the masked features, float32 ``(n, inputs)``."""
+    def forward(self, conditions: Conditions | None, n: int, device: torch.device) -> Tensor:
+        """Return features, float32 ``(n, count)``; no conditions at all are all masked."""
+        if conditions is None:
+            return torch.zeros(n, self.count, device=device)
         parts: list[Tensor] = []
         for field in self.schema.fields:
             value, mask = conditions.values[field.name], conditions.masks[field.name]
@@ -73,13 +77,29 @@ class ConditionEmbedding(nn.Module):
                 parts.append(torch.cat([x, _waves(x * (math.pi / 8), _HARMONICS)], dim=1) * mask[:, None])
         return torch.cat(parts, dim=1)
 
+
+class ConditionEmbedding(nn.Module):
+    """Map a batch of conditions to vectors.
+
+    Parameters
+    ----------
+    schema : ConditionSchema
+        What the conditions are.
+    width : int
+        Length of the vectors.
+    """
+
+    def __init__(self, schema: ConditionSchema, width: int) -> None:
+        super().__init__()
+        self.features, self.width = ConditionFeatures(schema), width
+        inputs = self.features.count
+        self.mix = nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width)) if inputs else None
+
     def forward(self, conditions: Conditions | None, n: int, device: torch.device) -> Tensor:
         """Return vectors ``(n, width)``; no conditions at all are all masked."""
         if self.mix is None:
             return torch.zeros(n, self.width, device=device)
-        if conditions is None:
-            conditions = self.schema.empty(n).to(device)
-        return self.mix(self.features(conditions))
+        return self.mix(self.features(conditions, n, device))
 
 
 def _waves(x: Tensor, harmonics: int) -> Tensor:

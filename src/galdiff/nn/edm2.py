@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from galdiff.nn.conditioning import ConditionEmbedding
+from galdiff.nn.conditioning import ConditionFeatures
 from galdiff.nn.magnitude import MPConv, MPFourier, mp_cat, mp_silu, mp_sum, normalize
 from galdiff.schema.conditions import Conditions, ConditionSchema
 
@@ -116,7 +116,9 @@ class EDM2UNet(nn.Module):
         self.spec |= {"inputs": inputs} if inputs else {}
         embed = 2 * max(widths)
         self.fourier, self.embed_noise = MPFourier(widths[0]), MPConv(widths[0], embed)
-        self.embed_condition = ConditionEmbedding(schema, embed)
+        self.features = ConditionFeatures(schema)
+        # A single layer of unit-magnitude features, as the paper has of one-hot classes.
+        self.embed_condition = MPConv(self.features.count, embed) if self.features.count else None
         self.stem = MPConv((inputs or channels) * patch**2 + 1, widths[0], 3)
         skips, here = [widths[0]], widths[0]
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
@@ -164,9 +166,9 @@ class EDM2UNet(nn.Module):
         x = functional.pixel_unshuffle(functional.pad(x, (0, -w % stride, 0, -h % stride)), patch)
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1).contiguous(memory_format=torch.channels_last)
         embedding = self.embed_noise(self.fourier(noise_level).to(x.dtype))
-        if self.embed_condition.mix is not None:
-            condition = self.embed_condition(conditions, len(x), x.device)
-            embedding = mp_sum(embedding, condition.to(embedding.dtype), _CONDITION)
+        if self.embed_condition is not None:
+            known = normalize(self.features(conditions, len(x), x.device), [1]).to(x.dtype)
+            embedding = mp_sum(embedding, self.embed_condition(known), _CONDITION)
         embedding = mp_silu(embedding)
         x = self.stem(x)
         skips = [x]

@@ -112,14 +112,14 @@ class UNet(nn.Module):
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         skips: list[int] = []
         for level, width in enumerate(widths):
-            heads = width // head_width if attention[level] else 0
+            heads = max(1, width // head_width) if attention[level] else 0
             self.encoder.append(nn.ModuleList(_Block(width, width, embed, heads) for _ in range(blocks)))
             skips += [width] * blocks
             if level < len(widths) - 1:
                 self.down.append(nn.Conv2d(4 * width, widths[level + 1], 1))
-        self.middle = _Block(widths[-1], widths[-1], embed, widths[-1] // head_width)
+        self.middle = _Block(widths[-1], widths[-1], embed, max(1, widths[-1] // head_width))
         for level in reversed(range(len(widths))):
-            width, heads = widths[level], widths[level] // head_width if attention[level] else 0
+            width, heads = widths[level], max(1, widths[level] // head_width) if attention[level] else 0
             self.decoder.append(nn.ModuleList(_Block(width + skips.pop(), width, embed, heads) for _ in range(blocks)))
             if level:
                 self.up.append(nn.Conv2d(width, 4 * widths[level - 1], 1))

@@ -18,7 +18,7 @@ from galdiff.imageformat import ImageFormat
 from galdiff.latents import CutoutStore
 from galdiff.nn import PatchDiscriminator
 from galdiff.pipeline.diagnostics import diagnose
-from galdiff.randomness import Draws
+from galdiff.randomness import Draws, choose
 from galdiff.training import train
 
 __all__ = ["AutoencoderTask", "Cutouts", "train_autoencoder"]
@@ -39,8 +39,9 @@ class Cutouts(NamedTuple):
 
     @classmethod
     def read(cls, store: CutoutStore, split: str, limit: int | None = None) -> Cutouts:
-        """Read a split, or its first rows."""
-        rows = store.rows(split)[:limit]
+        """Read a split, or so many of its rows."""
+        rows = store.rows(split)
+        rows = rows if limit is None else np.sort(choose(rows, limit))
         valid = torch.from_numpy(store.masks(rows)) if "mask" in store.arrays else None
         return cls(torch.from_numpy(store.images(rows)), valid)
 
@@ -145,15 +146,15 @@ class AutoencoderTask:
         )
 
     def plot(self, folder: Path, images: int) -> dict[str, Any]:
-        """Write pictures of the first training cutouts, and return figures of their latents."""
-        rows = torch.arange(min(_DIAGNOSED, self.rows))
+        """Write pictures of some training cutouts, and return figures of their latents."""
+        rows = torch.from_numpy(choose(self.rows, _DIAGNOSED))
         x = self.format.stretch(self.cutouts.take(rows, self.device).pixels)
         adversary = self.discriminator if images > self.objective.adversarial_start else None
         return diagnose(self.autoencoder, x, folder, images, image_format=self.format, discriminator=adversary)
 
     def calibrate(self, count: int = _CALIBRATED, *, by_content: bool = True) -> None:
         """Fit the noise model to training cutouts."""
-        batch = self.cutouts.take(torch.arange(min(count, self.rows)), self.device)
+        batch = self.cutouts.take(torch.from_numpy(choose(self.rows, count)), self.device)
         x = self.format.stretch(batch.pixels)
         self.autoencoder.calibrate(x, valid=batch.valid, by_content=by_content)
 

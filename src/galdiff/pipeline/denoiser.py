@@ -23,9 +23,10 @@ from galdiff.model import DiffusionModel, build_denoiser
 from galdiff.nn import dihedral
 from galdiff.nn.size import NetworkSize, network_size
 from galdiff.progress import say
-from galdiff.randomness import Draws
+from galdiff.randomness import Draws, choose
 from galdiff.report.plots import render, save_grid
 from galdiff.schema.conditions import random_subset
+from galdiff.schema.posterior import sample_votes
 from galdiff.training import train
 
 __all__ = ["DenoiserTask", "denoiser_size", "train_denoiser"]
@@ -48,6 +49,8 @@ class DenoiserTask:
         Seed of the run.
     null : float
         Share of samples trained without any condition.
+    sampled_votes : bool
+        Draw fractions of votes from their posterior for every sample.
     augment : bool
         Turn and reflect the latents, or take the view that is turned so (reflections swap mirror classes).
     compiled : int, optional
@@ -64,12 +67,13 @@ class DenoiserTask:
         *,
         seed: int,
         null: float = 0.1,
+        sampled_votes: bool = False,
         augment: bool = True,
         compiled: int | None = None,
         ids: np.ndarray | None = None,
     ) -> None:
         self.model, self.diffusion, self.table, self.objective = model.denoiser, model, table, objective
-        self.null, self.compiled, self.ids = null, compiled, ids
+        self.null, self.sampled_votes, self.compiled, self.ids = null, sampled_votes, compiled, ids
         self.draws = Draws(seed, range(0), model.device)
         self.augment, self.rows = augment, len(table)
 
@@ -88,6 +92,8 @@ class DenoiserTask:
         if element is not None:
             z = z if self.table.views > 1 else dihedral(z, element)
             conditions = self.diffusion.schema.dihedral(conditions, element)
+        if self.sampled_votes:
+            conditions = sample_votes(self.diffusion.schema, conditions, draws)
         conditions = random_subset(conditions, draws, null=self.null)
         with self._eagerly(len(rows) != self.compiled):
             loss = self.objective(self.model, z, draws, condition=conditions)
@@ -98,10 +104,10 @@ class DenoiserTask:
         return torch.compiler.set_stance("force_eager") if eager and self.compiled is not None else nullcontext()
 
     def plot(self, folder: Path, images: int) -> None:
-        """Write a picture of samples of the current weights with the conditions of the first training rows."""
-        n = min(_PLOTTED, self.rows)
+        """Write a picture of samples of the current weights with the conditions of some training rows."""
+        rows = torch.from_numpy(choose(self.rows, _PLOTTED))
         sampler = self.diffusion.sampler(guidance=1.0)
-        batches = self.diffusion.generate(sampler, torch.arange(n), self.table.take(torch.arange(n)).conditions)
+        batches = self.diffusion.generate(sampler, torch.arange(len(rows)), self.table.take(rows).conditions)
         with self._eagerly(True):
             pixels = torch.cat(list(batches)).numpy()
         save_grid(folder / f"samples-{images:09d}.png", render(pixels, self.diffusion.format.unit), columns=8)
@@ -134,8 +140,8 @@ def train_denoiser(
         Bands, size, unit and stretch of the cutouts.
     settings : mapping
         ``backbone``, ``schedule``, ``prediction``, ``objective``, ``null``, ``augment``, ``training``, and by choice
-        ``self_conditioning``, ``reader`` of `LatentStore.reader` ("auto" by default) and ``compile`` (True, False, or
-        "auto", which is on a GPU).
+        ``self_conditioning``, ``sampled_votes``, ``reader`` of `LatentStore.reader` ("auto" by default) and ``compile``
+        (True, False, or "auto", which is on a GPU).
     sampling : mapping
         Default ``sampler``, ``steps`` and ``guidance`` of the model.
     seed, device, metrics, budget
@@ -171,6 +177,7 @@ def train_denoiser(
         Objective(**settings["objective"]),
         seed=seed,
         null=settings["null"],
+        sampled_votes=settings.get("sampled_votes", False),
         augment=settings["augment"],
         compiled=settings["training"]["batch"] if compiles else None,
         ids=store.ids[store.rows("train")],

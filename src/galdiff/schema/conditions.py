@@ -167,6 +167,27 @@ class ConditionSchema:
         parts = self._parts()
         return parts[lookup(name, tuple(parts), "the conditions of this model")]
 
+    def weights(self, guidance: Mapping[str, float]) -> dict[tuple[str, int | None], float]:
+        """Return weights of guidance by part, as `part` gives it, from those by name.
+
+        Raises
+        ------
+        GaldiffError
+            For a name that is none, and for two weights of one thing: answers share their question's, and votes as a
+            whole are guided or question by question.
+        """
+        weights: dict[tuple[str, int | None], float] = {}
+        named: dict[tuple[str, int | None], str] = {}
+        for name, weight in guidance.items():
+            field, question = part = self.part(name)
+            for other in (part, (field, None), *(p for p in weights if question is None and p[0] == field)):
+                if other in weights and (other != part or weights[other] != weight):
+                    shared = "question" if other == part else "votes"
+                    message = f"'{name}' and '{named[other]}' are of the same {shared}, with a weight each"
+                    raise GaldiffError(message, remedy="Give one of them")
+            weights[part], named[part] = weight, name
+        return weights
+
     def _parts(self) -> dict[str, tuple[str, int | None]]:
         parts: dict[str, tuple[str, int | None]] = {}
         for f in self.fields:

@@ -110,7 +110,7 @@ class PowerAverage:
         self.exponents = {length: exponent_of(length) for length in lengths}
         self.traces: dict[str, list[Tensor]] = {}
         for length in lengths:
-            self.traces[f"ema@{length:g}"] = [p.detach().clone() for p in parameters]
+            self.traces[f"ema@{length!r}"] = [p.detach().clone() for p in parameters]
         self.main = next(iter(self.traces.values()))
 
     def update(self, parameters: Sequence[Tensor], step: int) -> None:
@@ -145,7 +145,7 @@ class Snapshots:
         """Write a snapshot after ``step`` steps and ``images`` images."""
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors = {
-            f"{length:g}/{name}": value.detach().to(self.type).cpu().contiguous()
+            f"{length!r}/{name}": value.detach().to(self.type).cpu().contiguous()
             for length, trace in zip(average.exponents, average.traces.values(), strict=True)
             for name, value in zip(names, trace, strict=True)
         }
