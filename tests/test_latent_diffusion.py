@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import galdiff
 from galdiff import LatentDiffusion, LatentStore, cli
 from galdiff.autoencoder import load_autoencoder
-from galdiff.errors import CheckpointError, GaldiffError
+from galdiff.errors import CheckpointError, GaldiffError, ResourceError
 from galdiff.latents import CutoutStore
 from galdiff.model import load_denoiser
 
@@ -120,6 +120,14 @@ class TestSample:
         asked, free = model.sample(2, votes={"edge_on": 1.0}, guidance=0), model.sample(2, guidance=1)
         np.testing.assert_allclose(asked, free, atol=1e-4)
 
+    def test_nothing_asked_costs_one_pass(self, model):
+        rows = []
+        hook = model.model.denoiser.backbone.register_forward_hook(lambda m, inputs, y: rows.append(len(inputs[0])))
+        images = model.sample(3, guidance=2.0)
+        hook.remove()
+        assert set(rows) == {3}
+        assert images.attrs["guidance"] == 1
+
     def test_guidance_by_answer_is_guidance_where_it_is_all_that_is_asked(self, model):
         by_name, by_weight = (model.sample(2, votes={"spiral": 0.9}, guidance=g) for g in ({"spiral": 2.5}, 2.5))
         np.testing.assert_allclose(by_name, by_weight, rtol=1e-4, atol=1e-4)
@@ -139,6 +147,20 @@ class TestSample:
         ("arguments", "words"),
         [
             ({"n": 0}, "cannot draw 0 samples"),
+            ({"n": 2.5}, "cannot draw 2.5 samples"),
+            ({"n": "a"}, "cannot draw 'a' samples"),
+            ({"n": 1, "seed": 1.5}, "1.5 is no seed. Give a whole number from 0 on"),
+            ({"n": 1, "seed": -1}, "-1 is no seed"),
+            ({"n": 1, "seed": 2**70}, "1180591620717411303424 is no seed"),
+            ({"n": 2, "seed": 2**63 - 1}, "9223372036854775807 is no seed"),
+            ({"n": 1, "steps": 2.5}, "2.5 steps are no whole number"),
+            ({"n": 1, "batch": 0.5}, "cannot draw 0.5 samples at once"),
+            ({"n": 1, "batch": 0}, "cannot draw 0 samples at once"),
+            ({"n": 1, "guidance": float("inf")}, "inf is no weight of guidance. Give a finite number from 0 on"),
+            ({"n": 1, "guidance": float("nan"), "votes": {"bar": 1}}, "nan is no weight of guidance"),
+            ({"n": 1, "guidance": -0.5, "votes": {"bar": 1}}, "-0.5 is no weight of guidance"),
+            ({"n": 1, "guidance": "high"}, "'high' is no weight of guidance"),
+            ({"n": 1, "guidance": {"bar": float("inf")}}, "inf is no weight of guidance"),
             ({"n": 1, "morphology": "spiral"}, "'morphology' is not among the conditions of this model"),
             ({"n": 1, "spiral": 0.9}, "'spiral' is an answer of votes. Ask for votes.spiral"),
             ({"n": 1, "votes": {"spirl": 0.9}}, "Did you mean 'spiral'"),
@@ -148,6 +170,10 @@ class TestSample:
             ({"n": 1, "steps": 0}, "0 steps are not enough"),
             ({"n": 1, "options": {"eta": 0.5}}, "sampler 'unipc' has no option 'eta'. These have: ddim"),
             ({"n": 1, "guidance": {"spirl": 2}}, "Did you mean 'spiral'"),
+            ({"n": 1, "guidance": {"smooth": 3, "features": 1}}, "'features' and 'smooth' are of the same question"),
+            ({"n": 1, "guidance": {"votes": 2, "bar": 3}}, "'bar' and 'votes' are of the same votes"),
+            ({"n": 1, "guidance": {"bar": 3, "votes": 2}}, "'votes' and 'bar' are of the same votes"),
+            ({"n": 1, "votes": {"bar": 1}, "options": {"interval": [0.9, 0.2]}}, "guidance within"),
             ({"n": 1, "units": "physical"}, "8-bit pictures, whose brightness is no flux"),
         ],
         ids=lambda value: str(value)[:24],
@@ -169,6 +195,15 @@ class TestReconstruct:
         error = float(np.square(model.reconstruct(cutouts) - cutouts).mean())
         assert error < 0.7 * np.square(cutouts - cutouts.mean(0)).mean()
 
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_values_that_are_none(self, model, cutouts, bad):
+        images = cutouts[:2].copy()
+        images[1, 0, :2, 5] = bad
+        with pytest.raises(GaldiffError, match="2 pixel values are NaN or infinite"):
+            model.reconstruct(images)
+        with pytest.raises(GaldiffError, match="images are no array of numbers"):
+            model.reconstruct("images.npy")
+
     @pytest.mark.parametrize("shape", [(2, 3, 16, 16), (2, 1, 32, 32), (3, 32, 32)])
     def test_other_sizes_are_refused(self, model, shape):
         with pytest.raises(GaldiffError, match=r"the model's are \(n, 3, 32, 32\)"):
@@ -188,6 +223,12 @@ class TestSave:
         xr.testing.assert_identical(again.sample(2, votes={"bar": 0.5}), model.sample(2, votes={"bar": 0.5}))
         xr.testing.assert_identical(again.reconstruct(cutouts[:2]), model.reconstruct(cutouts[:2]))
         assert again.schema == model.schema
+
+    def test_a_file_in_its_place(self, model, tmp_path):
+        (tmp_path / "model").write_text("mine")
+        with pytest.raises(ResourceError, match="model: cannot write: Not a directory"):
+            model.save(tmp_path / "model")
+        assert (tmp_path / "model").read_text() == "mine"
 
     def test_nothing_in_it_is_code(self, saved):
         suffixes = {p.suffix for p in saved.rglob("*") if p.is_file()}
@@ -297,6 +338,21 @@ class TestCommands:
         result = self.call("sample", tmp_path, "-o", tmp_path / "x.png")
         assert result.exit_code == 2
         assert "there is no trained denoiser here" in result.stderr
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (("--guidance", "inf"), "inf is no weight of guidance"),
+            (("--guidance", "inf", "--condition", "votes.bar=1"), "inf is no weight of guidance"),
+            (("--seed", "9999999999999999999999"), "9999999999999999999999 is no seed"),
+        ],
+    )
+    def test_numbers_that_are_none(self, run, tmp_path, arguments, words):
+        result = self.call("sample", run, "-o", tmp_path / "x.npy", *arguments)
+        assert result.exit_code == 2
+        assert result.stderr.startswith(f"error: {words}")
+        assert result.stderr.count("\n") == 1
         assert not list(tmp_path.iterdir())
 
     def test_evaluate_judges_again_and_keeps_the_old(self, run, tmp_path):

@@ -78,7 +78,9 @@ def write_fits(images: xr.DataArray, folder: str | Path) -> Path:
         table.write(unfinished / "catalog.fits", format="fits")
         unfinished.rename(folder)
     except OSError as error:
-        raise ResourceError(f"cannot be written: {error.strerror or error}", where=folder) from error
+        shutil.rmtree(unfinished, ignore_errors=True)
+        remedy = None if error.errno else "The disk may be full"  # of which NumPy has no number
+        raise ResourceError(f"cannot be written: {error.strerror or error}", where=folder, remedy=remedy) from error
     return folder
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import torch
 import xarray as xr
 
 import galdiff.export  # noqa: F401 - images.galdiff.to_fits
+from galdiff.atomic import resource_errors, write_text
 from galdiff.config import fit_settings
 from galdiff.data import CutoutDataset
 from galdiff.errors import GaldiffError
@@ -19,6 +23,8 @@ from galdiff.pipeline import run
 from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Votes
 
 __all__ = ["LatentDiffusion"]
+
+_SEEDS = 2**63  # seeds are int64
 
 
 class LatentDiffusion:
@@ -103,9 +109,16 @@ class LatentDiffusion:
         return cls.load(folder, device=device)
 
     def save(self, folder: str | Path) -> None:
-        """Write a folder that needs nothing else: ``autoencoder/``, ``denoiser/`` (each loads alone), a model card."""
-        self.model.save(folder)
-        Path(folder, "README.md").write_text(self._card())
+        """Write a folder that needs nothing else: ``autoencoder/``, ``denoiser/`` (each loads alone), a model card.
+
+        Raises
+        ------
+        ResourceError
+            Where there is a file in its place, or it cannot be written.
+        """
+        with resource_errors(folder):
+            self.model.save(folder)
+        write_text(Path(folder, "README.md"), self._card())
 
     def sample(
         self,
@@ -135,7 +148,7 @@ class LatentDiffusion:
         guidance : float or mapping, optional
             Weight of classifier-free guidance: 1 is the conditional model as trained, above exaggerates what is asked
             for, 0 ignores it; or weights by the names of conditions and answers, such as ``{"spiral": 2}``, the others
-            having 1. By default the catalog file's.
+            having 1. By default the catalog file's; none where no condition is given.
         sampler : str, optional
             "heun", "dpmpp_2m", "unipc", "euler", "ddim", "ddpm" or "sde_dpmpp_2m".
         options : mapping, optional
@@ -166,16 +179,27 @@ class LatentDiffusion:
         Raises
         ------
         GaldiffError
-            For an unknown condition, class or answer, with the nearest known one, and for units that the model's
-            images do not have.
+            For an unknown condition, class or answer, with the nearest known one, for units that the model's images do
+            not have, counts and seeds that are no whole numbers, and guidance that is negative or not finite.
         """
-        if n < 1:
-            raise GaldiffError(f"cannot draw {n} samples", remedy="Ask for one or more")
+        if not _is_whole(n) or n < 1:
+            raise GaldiffError(f"cannot draw {n!r} samples", remedy="Ask for one or more")
+        if not _is_whole(seed) or not 0 <= seed <= _SEEDS - n:
+            raise GaldiffError(f"{seed!r} is no seed", remedy="Give a whole number from 0 on, below 2**63")
+        if not _is_whole(batch) or batch < 1:
+            raise GaldiffError(f"cannot draw {batch!r} samples at once", remedy="Draw one or more")
+        if steps is not None and not _is_whole(steps):
+            raise GaldiffError(f"{steps!r} steps are no whole number", remedy="Give a whole number")
+        for weight in guidance.values() if isinstance(guidance, Mapping) else [guidance]:
+            if weight is not None and not (isinstance(weight, Real) and 0 <= weight < math.inf):
+                raise GaldiffError(f"{weight!r} is no weight of guidance", remedy="Give a finite number from 0 on")
         stretched = self._is_stretched(units)
         asked = self.schema.ask(n, conditions)
+        if not conditions and not isinstance(guidance, Mapping):
+            guidance = 1.0  # nothing is asked for that could be exaggerated: the same images at half the cost
         chosen = {"sampler": sampler, "steps": steps, "guidance": guidance, **(options or {})}
         drawn = self.model.sampler(**chosen)
-        seeds = seed + torch.arange(n)
+        seeds = operator.index(seed) + torch.arange(n)
         parts = self.model.generate(
             drawn, seeds, asked, noise=noise, batch=batch, stretched=stretched, precision=precision
         )
@@ -206,13 +230,23 @@ class LatentDiffusion:
         -------
         xarray.DataArray
             Same shape and unit.
+
+        Raises
+        ------
+        GaldiffError
+            For another shape, and for values that are NaN or infinite.
         """
-        pixels = torch.as_tensor(np.asarray(images, dtype=np.float32))
+        try:
+            pixels = torch.as_tensor(np.asarray(images, dtype=np.float32))
+        except (TypeError, ValueError) as error:
+            raise GaldiffError(f"images are no array of numbers: {error}") from error
         expected = (len(self.model.format.bands), self.model.format.size, self.model.format.size)
         if tuple(pixels.shape[1:]) != expected:
             raise GaldiffError(
                 f"images are {tuple(pixels.shape)}, the model's are (n, {', '.join(map(str, expected))})"
             )
+        if bad := int((~pixels.isfinite()).sum()):
+            raise GaldiffError(f"{bad} pixel values are NaN or infinite", remedy="Fill them first, such as by the sky")
         return self._array(self.model.reconstruct(pixels, noise=noise).numpy(), {}, {})
 
     def _is_stretched(self, units: str | None) -> bool:
@@ -241,6 +275,14 @@ class LatentDiffusion:
             "```python\nfrom galdiff import LatentDiffusion\n\n"
             'model = LatentDiffusion.load("this folder")\nimages = model.sample(16, seed=0)\n```\n'
         )
+
+
+def _is_whole(value: Any) -> bool:
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return True
 
 
 def condition_coordinates(schema: ConditionSchema, conditions: Conditions) -> dict[str, tuple[Any, np.ndarray]]:

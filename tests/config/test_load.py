@@ -269,3 +269,8 @@ def test_what_is_left_open_follows_from_the_schedule(schedule, prediction, time)
     chosen = fit_settings({"denoiser": {"schedule": {"kind": schedule, "shift": 2}}}).denoiser
     assert (chosen["prediction"], chosen["objective"]["time"]) == (prediction, time)
     assert chosen["schedule"] == {"kind": schedule, "shift": 2.0}
+
+
+def test_a_folder_is_no_catalog_file(tmp_path):
+    with pytest.raises(CatalogFileError, match="is a folder, not a catalog file"):
+        load(tmp_path)

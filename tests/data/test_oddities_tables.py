@@ -77,7 +77,7 @@ def test_oddity_2_objids_that_became_floating_point_numbers_are_refused(tmp_path
     frame = votes("hart16", np.array(IDS[:1], float))
     frame.to_csv(tmp_path / "gz2_hart16.csv", index=False, float_format="%.6e")
     image(tmp_path / "images" / "1.jpg")
-    with pytest.raises(DataError, match="SDSS object ids"):
+    with pytest.raises(DataError, match="column 'dr7objid' holds floating-point numbers"):
         GZ2Dataset(tmp_path)
     frame.to_parquet(tmp_path / "a.parquet")
     with pytest.raises(DataError, match="floating-point"):

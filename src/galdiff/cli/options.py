@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import inspect
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from galdiff.errors import GaldiffError
+from galdiff.atomic import resource_errors
+from galdiff.errors import GaldiffError, ResourceError
 
 __all__ = [
     "APP",
@@ -58,3 +63,71 @@ def plainly(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(2) from None
 
     return wrapped
+
+
+def refuse_options(conditions: Iterable[str], command: Callable[..., Any], function: Callable[..., Any]) -> None:
+    """Refuse conditions that a function would take for arguments of its own, and name the command's option.
+
+    Raises
+    ------
+    GaldiffError
+        For the first of them.
+    """
+    arguments = inspect.signature(function).parameters
+    taken = {name for name, argument in arguments.items() if argument.kind is not argument.VAR_KEYWORD}
+    for name in conditions:
+        if name in taken:
+            option = name in inspect.signature(command).parameters
+            dashed = f"-{name}" if len(name) == 1 else f"--{name}"
+            remedy = f"Use {dashed}" if option else f"Only Python's {function.__qualname__} has it"
+            raise GaldiffError(f"'{name}' is not a condition", where=f"--condition {name}", remedy=remedy)
+
+
+def refuse_output(path: Path) -> None:
+    """Refuse an output that could not be written in the end, before anything is done for it.
+
+    Raises
+    ------
+    ResourceError
+        Where there is something already, no folder, or one that cannot be written to.
+    """
+    if path.exists() or path.is_symlink():
+        raise ResourceError("is there already", where=path, remedy="Remove it, or write elsewhere")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise ResourceError("there is no such folder", where=folder, remedy="Make it, or write elsewhere")
+    with resource_errors(path), tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """Give another name of the same suffix to write a file or a folder by; it gets its own when the block ends.
+
+    Raises
+    ------
+    ResourceError
+        Where it cannot be written; nothing of it stays.
+    """
+    unfinished = path.with_name(f"{path.stem}.unfinished{path.suffix}")
+    try:
+        with resource_errors(path):
+            _remove(unfinished)
+            yield unfinished
+            unfinished.rename(path)
+    except GaldiffError as error:
+        error.where = str(path)
+        raise
+    except OSError as error:
+        remedy = None if error.errno else "The disk may be full"  # of which NumPy has no number
+        raise ResourceError(f"cannot be written: {error.strerror or error}", where=path, remedy=remedy) from error
+    finally:
+        with suppress(OSError):
+            _remove(unfinished)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

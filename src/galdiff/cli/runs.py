@@ -7,7 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from galdiff.cli.options import APP, Catalog, Debug, Device, Out, Run, Set, plainly
+from galdiff.cli.options import (
+    APP,
+    Catalog,
+    Debug,
+    Device,
+    Out,
+    Run,
+    Set,
+    appearing,
+    plainly,
+    refuse_options,
+    refuse_output,
+)
 from galdiff.errors import GaldiffError
 
 __all__ = ["app", "train_app"]
@@ -96,12 +108,15 @@ def sample(
     from galdiff.config.samples import parse_conditions, save_samples, suffix_of
 
     suffix_of(output)
+    refuse_output(output)
     conditions = parse_conditions(condition or ())
     from galdiff import LatentDiffusion
 
+    refuse_options(conditions, sample, LatentDiffusion.sample)
     model = LatentDiffusion.load(run, device=device or "auto", ema=ema)
     images = model.sample(n, steps=steps, guidance=guidance, seed=seed, precision=precision, **conditions)
-    save_samples(images, output)
+    with appearing(output) as unfinished:
+        save_samples(images, unfinished)
     typer.echo(f"{n} samples: {output}")
 
 
@@ -121,10 +136,14 @@ def evaluate(
     size: Annotated[int | None, typer.Option(min=8, help="Resize all images to so many pixels a side.")] = None,
     crop: Annotated[float, typer.Option(help="Share of the real images' side to keep, with --size.")] = 1.0,
     unit: Annotated[str | None, typer.Option(help="Of the pixel values: display, or a FITS unit.")] = None,
-    limit: Annotated[int, typer.Option("-n", "--limit", min=2, help="Images of each at most.")] = 10_000,
+    limit: Annotated[
+        int | None,
+        typer.Option("-n", "--limit", min=2, help="Images of each at most; by default 10000, or what features take."),
+    ] = None,
     any_range: Annotated[bool, typer.Option("--any-range", help="Let the ranges of pixel values differ.")] = False,
     lenses: Annotated[bool | None, typer.Option(help="Measure rings of strong lenses; by default by class.")] = None,
     judges: Annotated[bool, typer.Option(help="Train judges of conditions, where all images have them.")] = True,
+    memorisation: Annotated[bool, typer.Option(help="With --train: look for copies of those images.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     device: Device = None,
     debug: Debug = False,
@@ -151,10 +170,11 @@ def evaluate(
             "size": size,
             "crop": crop,
             "unit": unit,
-            "limit": limit,
+            "limit": "auto" if limit is None else limit,
             "any_range": any_range,
             "lenses": lenses,
             "judges": judges,
+            "memorisation": memorisation,
             "seed": seed,
         }
         options |= {"train": train, "features": features or (), "device": device or "auto"}

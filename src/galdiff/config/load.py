@@ -91,6 +91,8 @@ def catalog_path(catalog: str | Path) -> Path:
     packaged = packaged_catalogs()
     if str(catalog) in packaged:
         return packaged[str(catalog)]
+    if path.is_dir():
+        raise CatalogFileError("is a folder, not a catalog file", where=path, remedy="Give the .yaml file in it")
     hint = did_you_mean(catalog, list(packaged))
     raise CatalogFileError(
         f"there is no such catalog file{hint}", where=path, remedy=f"Packaged: {', '.join(packaged) or 'none'}"

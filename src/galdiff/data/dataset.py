@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,9 @@ from galdiff.errors import DataError
 from galdiff.schema.conditions import Conditions, ConditionSchema
 
 __all__ = ["CutoutDataset", "file_sizes"]
+
+_PROBES = 25  # images that say what the usual size is
+_PARITY = 1  # pixels by which cutouts of one survey differ: 423 beside 424
 
 
 class CutoutDataset(Dataset[dict[str, Any]], ABC):
@@ -66,12 +72,16 @@ class CutoutDataset(Dataset[dict[str, Any]], ABC):
         Side of a pixel as `read` returns it [arcsec], where known.
     masked : bool
         Whether some pixels may be invalid: `read_masked` then says which.
+    one_size : bool
+        Whether images of another size than most (by more than a pixel) are bad, as among a survey's cutouts. In any
+        dataset those are that are not square, or have too few pixels for ``size``, where two thirds are not so.
     """
 
     zero_point: tuple[float, ...] | None = None
     psf_fwhm: tuple[float, ...] | None = None
     pixel_scale: float | None = None
     masked: bool = False
+    one_size: bool = False
 
     def __init__(
         self,
@@ -140,9 +150,9 @@ class CutoutDataset(Dataset[dict[str, Any]], ABC):
         Raises
         ------
         DataError
-            As `load`, and where values are not finite.
+            As `load`, where values are not finite, and where the image is not as large as others are (``one_size``).
         """
-        image, side = self._crop(self.load(i), i)
+        image, side = self._crop(self._load_usual(i), i)
         pixels = self._resize(image, side)
         # A value that is not finite spoils what it is averaged into.
         if not np.isfinite(pixels).all():
@@ -153,6 +163,49 @@ class CutoutDataset(Dataset[dict[str, Any]], ABC):
     def read_masked(self, i: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Read pixel values as `read` does, and where they are valid, bool of the same shape; None is everywhere."""
         return self.read(i), None
+
+    def _load_usual(self, i: int) -> np.ndarray:
+        """Load an image, and refuse sides that are not those of the others: resizing would hide them."""
+        image = self.load(i)
+        # A crop by radius knows every image's scale, and without a size nothing is resized.
+        if self._size is None or isinstance(self.crop, RadiusCrop):
+            return image
+        sides, usual = image.shape[-2:], self._usual_sides
+        what = f"the image is {sides[1]} x {sides[0]} pixels"
+        remedy = "Bring all to one size and pixel scale, or leave it out"
+        if usual is not None and not _alike(sides, usual):
+            raise DataError(f"{what}, most are {usual[1]} x {usual[0]}", where=self.ids[i], remedy=remedy)
+        rules = {f"not enough for {self._size}": self._grows, "not square": _is_oblong} if usual is None else {}
+        for why, applies in rules.items():
+            if applies(sides) and 3 * sum(map(applies, self._probes.elements())) < self._probes.total():
+                raise DataError(f"{what}, {why} as most are", where=self.ids[i], remedy=remedy)
+        return image
+
+    @cached_property
+    def _probes(self) -> Counter[tuple[int, ...]]:
+        """Sides (y, x) of some images that lie evenly among all, counted."""
+        found: Counter[tuple[int, ...]] = Counter()
+        for i in np.unique(np.linspace(0, len(self) - 1, _PROBES).astype(int)).tolist():
+            with suppress(DataError):  # which is raised where the image is read
+                found[self._sides_of(i)] += 1
+        return found
+
+    @cached_property
+    def _usual_sides(self) -> tuple[int, ...] | None:
+        """Sides (y, x) of most images; None where sizes are mixed, or may be."""
+        if not self.one_size:
+            return None
+        usual = max(self._probes, key=self._probes.__getitem__, default=(0, 0))
+        alike = sum(n for sides, n in self._probes.items() if _alike(sides, usual))
+        return usual if 2 * alike > self._probes.total() else None
+
+    def _grows(self, sides: tuple[int, ...]) -> bool:
+        """Whether resizing makes up more than a pixel."""
+        return not isinstance(self.crop, RadiusCrop) and (min(sides) + _PARITY) * self.crop < (self._size or 0)
+
+    def _sides_of(self, i: int) -> tuple[int, ...]:
+        """Return the sides (y, x) of an image as `load` reads it."""
+        return self.load(i).shape[-2:]
 
     def _crop(self, image: np.ndarray, i: int) -> tuple[np.ndarray, float]:
         """Return the part of a row's image that holds the square to keep, and the square's side."""
@@ -218,6 +271,28 @@ class CutoutDataset(Dataset[dict[str, Any]], ABC):
     def _geometry(self) -> dict[str, Any]:
         crop = self.crop.to_dict() if isinstance(self.crop, RadiusCrop) else self.crop
         return {"size": self._size, "crop": crop, "conserve": self.conserve, "stretch": self.stretch.to_dict()}
+
+
+def _alike(sides: tuple[int, ...], usual: tuple[int, ...]) -> bool:
+    return all(abs(a - b) <= _PARITY for a, b in zip(sides, usual, strict=True))
+
+
+def _is_oblong(sides: tuple[int, ...]) -> bool:
+    return max(sides) - min(sides) > _PARITY
+
+
+def check_arguments(on_bad: str, limit: int | None) -> None:
+    """Refuse what `on_bad` and `limit` of a loader cannot be.
+
+    Raises
+    ------
+    DataError
+        For another way than "fail" and "skip", and a limit that is no positive whole number.
+    """
+    if on_bad not in ("fail", "skip"):
+        raise DataError(f"on_bad is '{on_bad}'", remedy="Known: fail, skip")
+    if limit is not None and (not isinstance(limit, int | np.integer) or limit < 1):
+        raise DataError(f"limit is {limit!r}", remedy="Give a whole number above 0, or None for all")
 
 
 def _conserve(conserve: str, unit: str) -> str:

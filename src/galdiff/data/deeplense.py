@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from galdiff.atomic import sha256_json
-from galdiff.data.dataset import CutoutDataset, file_sizes
+from galdiff.data.dataset import CutoutDataset, check_arguments, file_sizes
 from galdiff.data.geometry import Crop
 from galdiff.data.labels import Column, join_columns, scalar_columns
 from galdiff.data.npy import read_npy
@@ -76,7 +76,7 @@ class DeepLenseDataset(CutoutDataset):
         As in `GZ2Dataset`; "asinh" by default. ``limit`` keeps so many of each class.
     on_bad : {"fail", "skip"}
         Whether a bad array is an error when the masses are read, or is listed in `skipped`. Arrays of no class are
-        listed in either case.
+        listed in either case. One whose shape is not that of most is bad when it is read.
 
     Raises
     ------
@@ -84,6 +84,8 @@ class DeepLenseDataset(CutoutDataset):
         For a missing or unknown folder, for object arrays without the switch, and for scalars without a table that
         has them for every array.
     """
+
+    one_size = True
 
     def __init__(
         self,
@@ -99,6 +101,7 @@ class DeepLenseDataset(CutoutDataset):
         stretch: str | Stretch = "asinh",
         on_bad: str = "fail",
     ) -> None:
+        check_arguments(on_bad, limit)
         root = Path(root)
         if not root.is_dir():
             raise DataError("the data folder is missing", where=root, remedy="Set data.root")

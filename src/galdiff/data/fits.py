@@ -12,12 +12,12 @@ import torch
 from astropy.wcs import WCS
 
 from galdiff.atomic import sha256_file, sha256_json
-from galdiff.data.dataset import CutoutDataset, file_sizes
+from galdiff.data.dataset import CutoutDataset, check_arguments, file_sizes
 from galdiff.data.fits_files import Extension, StampHeader, fits_stem
 from galdiff.data.fits_index import Place, find_stamps, locate
 from galdiff.data.fits_stamps import PerBand, Stamp, StampReader
 from galdiff.data.geometry import Crop, resize
-from galdiff.data.labels import class_column, join_columns, scalar_columns
+from galdiff.data.labels import class_column, join_columns, label_column, scalar_columns
 from galdiff.data.stretch import Stretch
 from galdiff.data.tables import find_column, find_table, id_column, read_table, select
 from galdiff.errors import DataError
@@ -132,6 +132,7 @@ class FITSDataset(CutoutDataset):
         stretch: str | Stretch = "asinh",
         on_bad: str = "fail",
     ) -> None:
+        check_arguments(on_bad, limit)
         root = Path(root)
         source = root if table is None else find_table(root, table, ())
         frame = None if table is None else _read_catalog(source, id, where)
@@ -150,7 +151,7 @@ class FITSDataset(CutoutDataset):
             places = [stamps.get(fits_stem(str(key)), Place((), problem="no file")) for key in frame[id]]
         frame, places, skipped = _without_bad(frame, id, places, source, on_bad)
         frame, places = frame[:limit].reset_index(drop=True), places[:limit]
-        labels = None if label is None else frame[find_column(frame, label, source)]
+        labels = None if label is None else frame[label] if table is None else label_column(frame, label, where=source)
         kind = (
             None
             if labels is None
@@ -262,7 +263,7 @@ class FITSDataset(CutoutDataset):
 
     def read_masked(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Read pixel values as `read` does, and where they are valid, bool of the same shape."""
-        image, side = self._crop(self.load(i), i)
+        image, side = self._crop(self._load_usual(i), i)
         invalid = np.isnan(image)
         if not invalid.any():
             pixels = self._resize(image, side)
@@ -274,6 +275,9 @@ class FITSDataset(CutoutDataset):
         pixels = self._resize(np.where(invalid, np.float32(self.fill), image), side)
         spoiled = invalid if self._size is None else resize(invalid, self._size, side=side) > _INVALID
         return pixels, ~spoiled
+
+    def _sides_of(self, i: int) -> tuple[int, ...]:
+        return self._stamps.read(i, pixels=False).shape
 
     def header(self, i: int) -> StampHeader:
         """Return what is known of a stamp as `read` returns it; no pixels are read.
@@ -292,11 +296,11 @@ class FITSDataset(CutoutDataset):
         return StampHeader(wcs, stamp.unit, stamp.zero_point, widths, None if scale is None else scale * factor)
 
     def check(self) -> list[str]:
-        """Return what `CutoutDataset.check` does, and differences of unit and zero point among some files."""
+        """Return what `CutoutDataset.check` does, and differences of size, unit and zero point among some files."""
         problems = super().check()
         for i in np.unique(np.linspace(0, len(self) - 1, _CHECKED).astype(int)).tolist():
             try:
-                self.load(i)
+                self._load_usual(i)
             except DataError as error:
                 problems += [str(error)] if str(error) not in problems else []
         return problems

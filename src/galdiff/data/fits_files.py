@@ -175,7 +175,7 @@ def _opened(path: Path, extensions: Sequence[Extension]) -> Iterator[list[Any]]:
             opened = fits.open(file, memmap=False, uint=False)
         with opened:
             with _quietly():
-                images = [opened[e] for e in extensions] if extensions else [_first(opened, path)]
+                images = [_extension(opened, e, path) for e in extensions] or [_first(opened, path)]
                 for image in images:
                     _check(image, path)
             yield images
@@ -193,6 +193,14 @@ def _first(opened: fits.HDUList, path: Path) -> Any:
         if getattr(hdu, "is_image", False) and len(hdu.shape) >= 2:
             return hdu
     raise DataError("there is no image in the file", where=path)
+
+
+def _extension(opened: fits.HDUList, wanted: Extension, path: Path) -> Any:
+    try:
+        return opened[wanted]
+    except (IndexError, KeyError) as error:
+        has = ", ".join(f"{k} {hdu.name}".rstrip() for k, hdu in enumerate(opened))
+        raise DataError(f"there is no extension {wanted!r}", where=path, remedy=f"The file has {has}") from error
 
 
 def _check(image: Any, path: Path) -> None:

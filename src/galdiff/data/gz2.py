@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from galdiff.atomic import sha256_file, sha256_json
-from galdiff.data.dataset import CutoutDataset, file_sizes
+from galdiff.data.dataset import CutoutDataset, check_arguments, file_sizes
 from galdiff.data.files import FileIndex, file_stems
 from galdiff.data.geometry import Crop
 from galdiff.data.images import SUFFIXES, decode_image
@@ -93,6 +93,8 @@ class GZ2Dataset(CutoutDataset):
         systems, or where nothing joins.
     """
 
+    one_size = True
+
     def __init__(
         self,
         root: str | Path,
@@ -113,6 +115,7 @@ class GZ2Dataset(CutoutDataset):
         stretch: str | Stretch = "sqrt",
         on_bad: str = "skip",
     ) -> None:
+        check_arguments(on_bad, limit)
         root = Path(root)
         path = find_table(root, table, _TABLES)
         frame = read_table(path, ids=(*_IDS, "asset_id", *([id] if id else [])))
@@ -131,7 +134,9 @@ class GZ2Dataset(CutoutDataset):
         names, source = _file_names(root, mapping, chosen, files, layout)
         present = np.array([name in files for name in names], dtype=bool)
         if not present.any():
-            remedy = f"Look at 'images', 'id' and 'mapping': {_ALIKE}"
+            lacking = key in _SDSS and source is None
+            hint = f"There is no {_MAPPING} here, by which images are called by their asset_id. " if lacking else ""
+            remedy = f"{hint}Look at 'images', 'id' and 'mapping': {_ALIKE}"
             raise DataError(f"no row of {path.name} has an image in '{images}'", where=root, remedy=remedy)
         bad = outside(frame, path, found)[rows]
         if on_bad == "fail":
@@ -210,7 +215,8 @@ def _file_names(
             raise DataError(f"a mapping is for ids of SDSS, and the table's are '{key}'", where=path)
         return [str(i) for i in ids], None
     if not path.is_file():
-        raise DataError("the filename mapping is missing", where=path)
+        missing = "is a folder, not a table" if path.is_dir() else "the filename mapping is missing"
+        raise DataError(missing, where=path)
     frame = read_table(path, ids=("objid", "asset_id"))
     for column in ("objid", "asset_id"):
         find_column(frame, column, path)

@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 
 from galdiff.atomic import sha256_json
-from galdiff.data.dataset import CutoutDataset
+from galdiff.data.dataset import CutoutDataset, check_arguments
 from galdiff.data.geometry import Crop
-from galdiff.data.labels import class_column, join_columns, scalar_columns
+from galdiff.data.labels import class_column, join_columns, label_column, scalar_columns
 from galdiff.data.stretch import Stretch
-from galdiff.data.tables import find_column, find_table, id_column, select
+from galdiff.data.tables import find_table, id_column, select
 from galdiff.errors import DataError
 
 __all__ = ["GALAXY10_DECALS", "GALAXY10_SDSS", "HDF5Dataset"]
@@ -125,6 +125,7 @@ class HDF5Dataset(CutoutDataset):
         stretch: str | Stretch = "sqrt",
         on_bad: str = "fail",
     ) -> None:
+        check_arguments(on_bad, limit)
         root = Path(root)
         self._path = root if root.is_file() else find_table(root, file, _PATTERNS)
         self._images = images
@@ -136,6 +137,7 @@ class HDF5Dataset(CutoutDataset):
             self._cache = _cache(pixels)
             frame = _table(opened, images, [label, id, *scalars], len(pixels), self._path)
             shape = list(map(int, pixels.shape))
+        self._shape = tuple(shape[1:])
         key = id or "row"
         if id is None:
             frame = frame.assign(row=np.arange(len(frame), dtype=np.int64))
@@ -150,7 +152,7 @@ class HDF5Dataset(CutoutDataset):
                 raise DataError(f"unknown classes '{classes}'", remedy=f"Known: {', '.join(_NAMED)}, or a mapping")
             classes = _NAMED[classes]
         more = {"classes": classes, "mirror": mirror, "where": self._path, "ids": ids}
-        found = None if label is None else class_column(frame[find_column(frame, label, self._path)], name, **more)
+        found = None if label is None else class_column(label_column(frame, label, where=self._path), name, **more)
         schema, conditions = join_columns([found, *scalar_columns(frame, scalars, where=self._path)])
         if bands is None:
             bands = _BANDS.get(count, tuple(f"band{i}" for i in range(count)))
@@ -180,6 +182,10 @@ class HDF5Dataset(CutoutDataset):
             image = self._open()[int(self._rows[i])].astype(np.float32)
         image = image[None] if image.ndim == 2 else image.transpose(self._axes)
         return image if self._white is None else image / np.float32(self._white)
+
+    def _sides_of(self, i: int) -> tuple[int, ...]:
+        # Those of all: reading some would decode as many chunks.
+        return self._shape if len(self._shape) == 2 else tuple(self._shape[axis] for axis in self._axes[1:])
 
     def fingerprint(self) -> dict[str, Any]:
         """Describe file, table and geometry."""

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from galdiff.atomic import sha256_file
-from galdiff.data.dataset import CutoutDataset
+from galdiff.data.dataset import CutoutDataset, check_arguments
 from galdiff.data.geometry import Crop
 from galdiff.data.labels import class_column, join_columns
 from galdiff.data.stretch import Stretch
@@ -77,6 +77,7 @@ class IDXDataset(CutoutDataset):
         stretch: str | Stretch = "linear",
         on_bad: str = "fail",
     ) -> None:
+        check_arguments(on_bad, limit)
         place = _find_images(Path(root), images)
         labeled = _find_labels(place, labels)
         pixels = read_idx(place, rank=3)
@@ -108,6 +109,9 @@ class IDXDataset(CutoutDataset):
         )
         files = [sha256_file(path) for path in (place, labeled) if path is not None]
         self._described = {"files": files, "schema": schema.to_dict(), "where": where, "limit": limit}
+
+    def _sides_of(self, i: int) -> tuple[int, ...]:
+        return self._pixels.shape[1:]
 
     def load(self, i: int) -> np.ndarray:
         """Return an image, display units ``(1, y, x)``."""

@@ -11,11 +11,11 @@ import pandas as pd
 
 from galdiff.atomic import sha256_file, sha256_json
 from galdiff.data.celeba import ANSWERS, FILE, read_attributes
-from galdiff.data.dataset import CutoutDataset, file_sizes
+from galdiff.data.dataset import CutoutDataset, check_arguments, file_sizes
 from galdiff.data.files import FileIndex
 from galdiff.data.geometry import Crop
 from galdiff.data.images import SUFFIXES, decode_image, image_type
-from galdiff.data.labels import class_column, join_columns, scalar_columns
+from galdiff.data.labels import class_column, join_columns, label_column, scalar_columns
 from galdiff.data.stretch import Stretch
 from galdiff.data.tables import find_column, find_table, id_column, read_table, select
 from galdiff.errors import DataError
@@ -100,6 +100,7 @@ class ImageFolderDataset(CutoutDataset):
         stretch: str | Stretch = "sqrt",
         on_bad: str = "fail",
     ) -> None:
+        check_arguments(on_bad, limit)
         if folders not in ("classes", "ignore"):
             raise DataError(f"folders is '{folders}'", remedy="Known: classes, ignore")
         root = Path(root)
@@ -122,7 +123,7 @@ class ImageFolderDataset(CutoutDataset):
             place, names = root, files.names[:limit]
             own = [PurePosixPath(n).parent.name or None if folders == "classes" else None for n in names]
             frame = pd.DataFrame({"id": files.ids()[:limit], "folder": own})
-            ids, label, attributes = frame["id"].to_numpy(dtype=str), "folder", ()
+            ids, labels, attributes = frame["id"].to_numpy(dtype=str), frame["folder"], ()
         else:
             place = find_table(root, table, ())
             frame, key, file, attributes = _read(place, id, file, attributes)
@@ -132,11 +133,11 @@ class ImageFolderDataset(CutoutDataset):
             frame, names = frame[:limit], names[:limit]
             ids = frame[key].to_numpy() if frame[key].dtype.kind == "i" else frame[key].to_numpy(dtype=str)
             described = {"table": sha256_file(place)}
+            labels = None if label is None else label_column(frame, label, where=place)
         more = {"where": place, "ids": ids}
-        labels = None if label is None else frame[find_column(frame, label, place)]
         columns = [] if labels is None else [class_column(labels, name, classes=classes, mirror=mirror, **more)]
         answers = ANSWERS if _is_celeba(place) else None
-        columns += [class_column(frame[find_column(frame, a, place)], a, classes=answers, **more) for a in attributes]
+        columns += [class_column(label_column(frame, a, where=place), a, classes=answers, **more) for a in attributes]
         schema, conditions = join_columns([*columns, *scalar_columns(frame, scalars, where=place)])
         self._files, self._names, self._mode = files, names, "L" if grey else "RGB"
         super().__init__(

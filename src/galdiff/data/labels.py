@@ -27,6 +27,20 @@ class Column(NamedTuple):
     mask: Tensor
 
 
+def label_column(frame: pd.DataFrame, name: str, *, where: Any) -> pd.Series:
+    """Return a column of labels that was asked for by its name.
+
+    Raises
+    ------
+    DataError
+        Where it is absent, or no row has a label.
+    """
+    labels = frame[find_column(frame, name, where)]
+    if not _known(labels).any():
+        raise DataError(f"column '{name}' is empty", where=where, remedy="Leave it out, or choose other rows")
+    return labels
+
+
 def class_column(
     labels: pd.Series,
     name: str,
@@ -64,8 +78,7 @@ def class_column(
     DataError
         For a label that is not among the classes.
     """
-    # FITS tables have no gaps: what is unknown there is an empty text.
-    known = labels.notna().to_numpy(dtype=bool) & (labels.astype(str).str.strip() != "").to_numpy(dtype=bool)
+    known = _known(labels)
     values = sorted(labels[known].unique(), key=lambda v: (isinstance(v, str), v))
     if classes is None:
         classes = {value: _text(value) for value in values}
@@ -78,6 +91,9 @@ def class_column(
         if k and value not in index:
             message = f"'{ids[row]}': label '{value}' in column '{labels.name}' is not known"
             raise DataError(message, where=where, remedy=f"Known labels: {', '.join(index)}")
+    for pair in mirror:
+        if isinstance(pair, str) or len(pair) != 2:
+            raise DataError(f"{pair!r} is no pair of classes", where="mirror", remedy="Write it like [[left, right]]")
     field = Class(name, names, tuple((str(a), str(b)) for a, b in mirror))
     coded = torch.tensor([index.get(v, 0) for v in text], dtype=torch.int64)
     return Column(field, coded, torch.from_numpy(known.copy()))
@@ -126,6 +142,11 @@ def join_columns(columns: Sequence[Column | None]) -> tuple[ConditionSchema, Con
     values = {column.field.name: column.values for column in present}
     masks = {column.field.name: column.mask for column in present}
     return ConditionSchema(column.field for column in present), Conditions(values, masks)
+
+
+def _known(labels: pd.Series) -> np.ndarray:
+    """Whether a row has a label; FITS tables have no gaps: what is unknown there is an empty text."""
+    return labels.notna().to_numpy(dtype=bool) & (labels.astype(str).str.strip() != "").to_numpy(dtype=bool)
 
 
 def _text(value: Any) -> str:

@@ -16,6 +16,7 @@ from galdiff.errors import DataError, nearest_name
 __all__ = ["find_column", "find_table", "id_column", "read_table", "select", "selected", "take_rows"]
 
 _ROWS = 20_000  # of a CSV at a time
+_FLOAT = r"\d+\.0|\d(\.\d+)?[eE]\+\d+"  # as pandas and spreadsheets write whole numbers that they took for others
 
 _SELECTION = (
     *(ast.Expression, ast.BoolOp, ast.boolop, ast.UnaryOp, ast.unaryop, ast.BinOp, ast.operator),
@@ -35,6 +36,8 @@ def find_table(root: Path, name: str | None, patterns: Sequence[str]) -> Path:
         raise DataError("the data folder is missing", where=root, remedy="Set data.root")
     if name is not None:
         path = root / name
+        if path.is_dir():
+            raise DataError("is a folder, not a table", where=path, remedy="Set data.table, a file in data.root")
         if not path.is_file():
             near = nearest_name(name, (p.name for p in root.iterdir()))
             remedy = f"Did you mean '{near}'?" if near else "Set data.table, a file in data.root"
@@ -104,6 +107,10 @@ def _read_csv(path: Path, ids: Sequence[str]) -> pd.DataFrame:
     Columns stay apart, so that nothing of the size of the table is ever there twice.
     """
     header = pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns
+    if len(header) == 1 and (found := re.search(r"[;\t|]", str(header[0]))):
+        separator = "tabs" if found[0] == "\t" else f"'{found[0]}'"
+        remedy = "Save it with commas"
+        raise DataError(f"the columns seem to be separated by {separator}, not by commas", where=path, remedy=remedy)
     text: dict[Hashable, type] = {column: str for column in header if column in ids}
     columns: dict[Hashable, list[pd.Series]] = {column: [] for column in header}
     with pd.read_csv(path, dtype=text, encoding="utf-8-sig", chunksize=_ROWS, low_memory=False) as blocks:
@@ -151,14 +158,15 @@ def id_column(table: pd.DataFrame, column: str, path: Path) -> np.ndarray:
         For a floating-point column, a missing or a repeated id, with its row.
     """
     values = table[column]
-    if pd.api.types.is_float_dtype(values):
+    text = values.astype(str).str.strip()
+    written = text[values.notna()]
+    if pd.api.types.is_float_dtype(values) or (len(written) and written.str.fullmatch(_FLOAT).all()):
         reason = "18-digit identifiers do not survive a floating-point number"
         raise DataError(
             f"column '{column}' holds floating-point numbers: {reason}", where=path, remedy="Store it as text"
         )
     if values.isna().any():
         raise DataError(f"row {int(values.isna().to_numpy().argmax()) + 2}: no id in column '{column}'", where=path)
-    text = values.astype(str).str.strip()
     whole = text.str.fullmatch(r"-?(0|[1-9]\d{0,18})").all()
     if whole and all(-(2**63) <= int(v) < 2**63 for v in text):
         ids = np.array([int(v) for v in text], dtype=np.int64)
