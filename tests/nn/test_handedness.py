@@ -93,7 +93,8 @@ def test_the_group_acts_on_conditions_as_it_does_on_images():
 
 def test_turned_angles_that_are_the_same_line_embed_as_the_same():
     torch.manual_seed(0)
-    embed = ConditionEmbedding(ConditionSchema([Scalar("pa", "deg", 90.0, 52.0, angle=True)]), 8)
-    a, b, c = (embed(embed.schema.ask(1, pa=angle), 1, torch.device("cpu")) for angle in (0.0, 180.0, 45.0))
+    schema = ConditionSchema([Scalar("pa", "deg", 90.0, 52.0, angle=True)])
+    embed = ConditionEmbedding(schema, 8)
+    a, b, c = (embed(schema.ask(1, pa=angle), 1, torch.device("cpu")) for angle in (0.0, 180.0, 45.0))
     torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
     assert (a - c).abs().max() > 1e-2
