@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from galdiff.config.networks import SIZES
 from galdiff.config.spec import DenoiserSpec
+from galdiff.config.theory import ObjectiveSpec
 
 
 def backbone(**keys):
@@ -76,3 +77,17 @@ def test_power_functions():
 )
 def test_averages_that_make_no_sense(ema, text):
     assert text in message(ema=ema)
+
+
+@pytest.mark.parametrize(
+    ("objective", "problem"),
+    [
+        ({"gamma": 4.0}, "says nothing where weighting is uniform"),
+        ({"time": "uniform", "location": 0.5, "scale": 2.0}, "says nothing where time is uniform"),
+    ],
+)
+def test_options_of_an_objective_that_is_another(objective, problem):
+    with pytest.raises(ValidationError, match=problem):
+        ObjectiveSpec(**objective)
+    assert ObjectiveSpec(weighting="min_snr", gamma=4.0).gamma == 4.0
+    assert ObjectiveSpec(location=-0.5).settings()["location"] == -0.5

@@ -1,4 +1,7 @@
-"""The cutout cache keeps what the loader knew of every pixel."""
+"""The cutout cache keeps what the loader knew of every pixel, and tells what is left out."""
+
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -56,3 +59,13 @@ def test_a_line_that_a_crash_cut_is_no_bad_file(dataset, tmp_path):
     with quiet():
         store = write_cutouts(dataset, tmp_path / "cutouts.zarr", split=SPLIT, on_bad="skip")
     assert np.flatnonzero(store.split == "skipped").tolist() == [3]
+
+
+def test_what_the_catalog_left_out_is_said_and_listed_once(dataset, tmp_path, capsys):
+    dataset.skipped = [("a.fits", "no votes in the table"), ("b", "no image")]
+    listed = tmp_path / "cutouts.skipped.jsonl"
+    for _ in range(2):
+        write_cutouts(dataset, tmp_path / "cutouts.zarr", split=SPLIT, on_bad="skip")
+        assert [json.loads(line)["id"] for line in listed.read_text().splitlines()] == ["a.fits", "b"]
+        shutil.rmtree(tmp_path / "cutouts.zarr")  # as where a run was killed early on
+    assert f"2 rows or images are left out: {listed} lists them" in capsys.readouterr().err

@@ -222,7 +222,7 @@ class TestSkippedSteps:
 
 class TestSignals:
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
-    def test_a_signal_saves_and_stops_and_the_next_run_goes_on(self, tmp_path, number, code):
+    def test_a_signal_saves_and_stops_and_the_next_run_goes_on(self, tmp_path, monkeypatch, number, code):
         expected = run(Toy(), tmp_path / "expected").ema_state
 
         def stop(step, loss):
@@ -230,10 +230,12 @@ class TestSignals:
                 os.kill(os.getpid(), number)
             return loss
 
-        handler = signal.getsignal(number)
+        handler, said = signal.getsignal(number), []
+        monkeypatch.setattr("galdiff.training.loop.say", lambda stage, text: said.append(text))
         with pytest.raises(Interrupted) as caught:
             run(Toy(hook=stop), tmp_path / "stopped", save_every=10**9)
         assert caught.value.code == code
+        assert said == ["stopped after 40 images, which are saved: the same command goes on from there"]
         assert signal.getsignal(number) is handler
         assert load_latest(tmp_path / "stopped")[1]["images"] == 40  # the step was finished
         assert same(run(Toy(), tmp_path / "stopped").ema_state, expected)

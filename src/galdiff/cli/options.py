@@ -54,7 +54,7 @@ def plainly(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, debug=debug, **kwargs)
         except KeyboardInterrupt:
-            typer.echo("interrupted; the same command goes on from the last checkpoint", err=True)
+            typer.echo("interrupted; galdiff-train goes on where it was, other commands begin again", err=True)
             raise typer.Exit(130) from None
         except GaldiffError as error:
             if debug:

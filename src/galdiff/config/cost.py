@@ -1,8 +1,8 @@
-r"""What a run costs: bytes exactly, seconds roughly.
+r"""What a run costs: bytes of stores, samples and checkpoints, and seconds roughly.
 
-Bytes follow from the shapes. Seconds are measured: one forward and backward pass of either network on this machine,
-times the number of images, plus what the other stages add. The machine may be busier or freer later, so the figure is
-good to a factor of about two.
+Bytes follow from the shapes; the evaluation and the report, some megabytes and minutes, are not among them. Seconds
+are measured: one forward and backward pass of either network on this machine, times the number of images, plus what the
+other stages add. The machine may be busier or freer later, so the figure is good to a factor of about two.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ __all__ = ["Cost", "estimate"]
 
 # The interpreter with torch, NumPy, Zarr and pandas in it, before any data [byte].
 _BASE = 600 * 2**20
-# Weights, gradients, two moments and the EMA, float32.
-_COPIES_IN_MEMORY, _COPIES_ON_DISK = 5, 4
+# Weights, gradients, two moments and the EMA, float32; a checkpoint is without gradients. Two of them and the result
+# stay of either training, and a third is there while it is written.
+_COPIES_IN_MEMORY, _COPIES_A_CHECKPOINT = 5, 4
 _SECONDS_PER_DECODE = 4e-3
 # Images in a timed pass: below a training batch, the overhead of every operation would weigh too much. Of large inputs
 # there are fewer, so that a check takes neither minutes nor memory: so many pixels of images or of latents in all.
@@ -130,7 +131,8 @@ def estimate(
         pixels * bytes_per_value
         + latents * 2 * 2
         + samples * bands * size**2 * 4
-        + _COPIES_ON_DISK * sum(weights.values())
+        + (2 * _COPIES_A_CHECKPOINT + 1) * sum(weights.values())
+        + _COPIES_A_CHECKPOINT * max(weights.values())
     )
     peak = max(memory[name] + _COPIES_IN_MEMORY * weights[name] for name in memory)
     return Cost(disk, _BASE + peak, seconds, count, network_size(network, schema, side))

@@ -65,6 +65,16 @@ class ObjectiveSpec(Section):
     )
 
     @model_validator(mode="after")
+    def _keys_say_something(self) -> ObjectiveSpec:
+        stray = [((name,), "says nothing where time is uniform") for name in ("location", "scale")]
+        stray = [key for key in stray if self.time == "uniform" and getattr(self, key[0][0]) is not None]
+        if self.gamma != type(self).model_fields["gamma"].default and self.weighting != "min_snr":
+            stray.append((("gamma",), f"says nothing where weighting is {self.weighting}"))
+        if stray:
+            raise section_error(*stray)
+        return self
+
+    @model_validator(mode="after")
     def _contrastive_is_bounded(self) -> ObjectiveSpec:
         if self.contrastive and self.weighting == "learned":
             raise section_error((("contrastive",), "does not go with the weighting learned, which it makes unbounded"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +16,7 @@ from galdiff.atomic import append_line
 from galdiff.data import CutoutDataset, split_rows
 from galdiff.errors import DataError
 from galdiff.latents import CutoutStore
-from galdiff.progress import stage_progress
+from galdiff.progress import say, stage_progress
 
 __all__ = ["SKIPPED", "write_cutouts"]
 
@@ -41,7 +41,8 @@ def write_cutouts(
     dataset : CutoutDataset
         Where the pixel values come from.
     path : Path
-        The store; the list of bad files stands beside it as ``<stem>.skipped.jsonl``.
+        The store; the list of what is left out, rows of the table and bad files, stands beside it as
+        ``<stem>.skipped.jsonl``.
     split : mapping
         Arguments of `galdiff.data.splits.split_rows`, such as the shares of train, validation and test.
     on_bad : {"fail", "skip"}
@@ -73,6 +74,7 @@ def write_cutouts(
     )
     if store.complete:  # by a run that was killed before it made a note of it
         return store
+    _list_left_out(dataset, listed)
 
     def read(rows: range, out: np.ndarray, valid: np.ndarray | None) -> list[tuple[int, DataError]]:
         """Read rows into their places; return what was bad."""
@@ -114,7 +116,11 @@ def write_cutouts(
             written = writer.submit(store.write_shard, shard, images, masks)
         if written is not None:
             written.result()
-        store.finish(skipped=_listed_rows(listed))
+        skipped = _listed_rows(listed)
+        store.finish(skipped=skipped)
+    for count, what in ((len(dataset.skipped), "rows or images are left out"), (len(skipped), "files cannot be read")):
+        if count:
+            say("cutouts", f"{count} {what}: {listed} lists them")
     return CutoutStore.open(path)
 
 
@@ -146,13 +152,23 @@ def too_few(
     return None
 
 
+def _list_left_out(dataset: CutoutDataset, listed: Path) -> None:
+    """List what the dataset has no row of, once."""
+    lines = [json.dumps({"id": name, "why": why}) for name, why in dataset.skipped]
+    if lines and not any("row" not in line for line in _lines(listed)):
+        append_line(listed, "\n".join(lines))
+
+
 def _listed_rows(listed: Path) -> list[int]:
-    """Return the rows of the list of bad files; a line that a crash cut was written again with its shard."""
-    rows = set()
+    """Return the rows of the list of bad files."""
+    return sorted({int(line["row"]) for line in _lines(listed) if "row" in line})
+
+
+def _lines(listed: Path) -> Iterator[dict[str, Any]]:
+    """Yield what is listed; a line that a crash cut was written again."""
     for line in listed.read_text().splitlines() if listed.is_file() else ():
         with suppress(ValueError):
-            rows.add(int(json.loads(line)["row"]))
-    return sorted(rows)
+            yield json.loads(line)
 
 
 def _first_readable(dataset: CutoutDataset, on_bad: str) -> np.ndarray:

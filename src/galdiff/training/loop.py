@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from galdiff.errors import GaldiffError
 from galdiff.memory import freed_memory_kept
-from galdiff.progress import stage_progress
+from galdiff.progress import say, stage_progress
 from galdiff.training.averaging import PowerAverage, build_snapshots
 from galdiff.training.checkpoint import load_latest, save_checkpoint
 from galdiff.training.length import Length
@@ -231,6 +231,7 @@ def train(
                 state.seconds = length.seconds
                 save_checkpoint(folder, state.images, state.tensors(), {**state.meta(), "stage": stage})
             if caught:
+                say(stage, f"stopped after {state.images} images, which are saved: the same command goes on from there")
                 raise Interrupted(130 if caught[0] == signal.SIGINT else 75)
     model.eval()
     return Result(state.averaged(), state.images, state.seconds, int(state.skipped), *state.best())
