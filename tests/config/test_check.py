@@ -298,3 +298,20 @@ class TestSplitsAndTwins:
     def test_what_is_missing_is_a_problem(self, catalog):
         assert "no columns 'ra' and 'dec'" in "\n".join(messages(catalog, "split.by=sky"))
         assert "no column 'split'" in "\n".join(messages(catalog, "split.by=column"))
+
+
+def test_what_no_image_knows_is_not_asked_for(catalog, monkeypatch):
+    """Such as votes on a question that the table has no column of."""
+    asks = "sampling.asks={flat: {morphology: disk}}"
+    assert messages(catalog, asks) == []
+    find = check_module._dataset
+
+    def forgetful(*args, **more):
+        dataset = find(*args, **more)
+        dataset.conditions.masks["morphology"][:] = False
+        return dataset
+
+    monkeypatch.setattr(check_module, "_dataset", forgetful)
+    [problem] = messages(catalog, asks)
+    assert "sampling.asks.flat" in problem
+    assert "no image knows anything" in problem

@@ -25,7 +25,7 @@ from galdiff.errors import CatalogFileError, DataError, GaldiffError, ResourceEr
 from galdiff.metrics import feature_space
 from galdiff.pipeline import STAGES
 from galdiff.pipeline.cutouts import too_few
-from galdiff.schema.conditions import Class, ConditionSchema, Votes
+from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Votes
 from galdiff.schema.sweeps import sweep_steps
 from galdiff.schema.trees import GZ2_TREE
 from galdiff.simulate.lenses import CLASSES
@@ -144,7 +144,7 @@ def check(
         found.facts.append(f"images      {rows} {simulated.noun} to simulate, {spec.data.size} pixels, {bands} bands")
         if not cached:
             _simulated_rows(spec.split, rows, todo, found)
-    _asks(spec, schema, found)
+    _asks(spec, schema, None if dataset is None else dataset.conditions, found)
     _guidance(spec, schema, found)
     _features(spec, found)
     try:
@@ -273,17 +273,24 @@ def _duplicates(
             found.problems.append(DataError(message, where="split", remedy=remedy))
 
 
-def _asks(spec: RunSpec, schema: ConditionSchema, found: Findings) -> None:
+def _asks(spec: RunSpec, schema: ConditionSchema, known: Conditions | None, found: Findings) -> None:
     asks = [(f"asks.{name}", asked) for name, asked in (spec.sampling.asks or {}).items()]
     for name, asked in (spec.sampling.sweeps or {}).items():
         asks += [(f"sweeps.{name}", step) for _, step in sweep_steps(asked)]
+    known_of = {} if known is None else {key: mask.any(dim=0) for key, mask in known.masks.items()}
     for name, asked in asks:
         try:
-            schema.ask(1, asked)
+            masks = schema.ask(1, asked).masks
         except GaldiffError as error:
             found.problems.append(CatalogFileError(str(error), where=f"sampling.{name}"))
+            continue
         except (TypeError, ValueError) as error:
             found.problems.append(CatalogFileError(f"means nothing: {error}", where=f"sampling.{name}"))
+            continue
+        for key, is_known in known_of.items():
+            if (masks[key][0] & ~is_known).any():
+                message = f"asks for a '{key}' of which no image knows anything, and no model could learn it"
+                found.problems.append(CatalogFileError(message, where=f"sampling.{name}"))
 
 
 def _guidance(spec: RunSpec, schema: ConditionSchema, found: Findings) -> None:
