@@ -197,16 +197,17 @@ def vote_figures(
         n = int(min(measured[0]["galaxies"][q], measured[2]["galaxies"][q]))
         for name, protocol in STATISTICS.items():
             numbers = [float(d[name][q]) for d in measured]
-            figures.append(_figure(f"votes_{name}[{question.name}]", numbers, n, f"{protocol}; weighted by reach"))
+            title, weighted = f"votes_{name}[{question.name}]", f"{protocol}; weighted by reach"
+            figures.append(_figure(title, numbers, n, weighted, draws - 1))
     asked_for = np.min([(rows.weight * rows.asked).sum(axis=0) for rows in sets], axis=0)
     for a, answer in enumerate(tree.answers):
         numbers, title = [float(x[a]) for x in found], f"votes_found[{answer.name}]"
-        figures.append(_figure(title, numbers, int(asked_for[a]), FOUND, freedom=_FREEDOM))
+        figures.append(_figure(title, numbers, int(asked_for[a]), FOUND, _FREEDOM))
     return figures
 
 
-def _figure(name: str, numbers: Sequence[float], n: int, protocol: str, **known: Any) -> Figure:
+def _figure(name: str, numbers: Sequence[float], n: int, protocol: str, freedom: int) -> Figure:
     if n < MINIMUM:
         return Figure.too_few(name, n, protocol, f"asked of {n} galaxies, {MINIMUM} needed")
     value, error, floor, floor_error = numbers
-    return Figure(name, value, error, floor, n, protocol, floor_error=floor_error, ideal=None, **known)
+    return Figure(name, value, error, floor, n, protocol, floor_error=floor_error, ideal=None, freedom=freedom)

@@ -230,8 +230,6 @@ class Judging:
         masks = [part.masks[name].numpy() for part in (self.generated.conditions, self.real.conditions)]
         found, real = self._seen(judge, self.generated), self._seen(judge, self.real)
         figures = vote_figures(found, votes[0], masks[0], real, votes[1], masks[1], tree, seed=self.seed, draws=draws)
-        # What is found by answer has draws of its own.
-        figures = [f if f.name.startswith("votes_found") else replace(f, freedom=draws - 1) for f in figures]
         asked, drawn = _by_asked(found, votes[0], masks[0], tree)
         _, floor = _by_asked(real, votes[1], masks[1], tree)
         dims = ("question", "bin")
