@@ -89,7 +89,7 @@ class TestWrite:
         with pytest.raises(GaldiffError, match="the axes are"):
             galdiff.write_fits(batch()[0], tmp_path / "other")
         (tmp_path / "file").write_text("")
-        with pytest.raises(ResourceError, match="cannot be written"):
+        with pytest.raises(ResourceError, match="cannot write: Not a directory"):
             galdiff.write_fits(batch(), tmp_path / "file" / "drawn")
         assert sorted(p.name for p in tmp_path.iterdir()) == ["drawn", "file"]
 

@@ -20,6 +20,7 @@ from galdiff.errors import ResourceError
 __all__ = [
     "append_line",
     "atomic_write",
+    "refuse_missing_folder",
     "resource_errors",
     "sha256_file",
     "sha256_json",
@@ -30,6 +31,7 @@ __all__ = [
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+_REFUSED |= {errno.EIO, errno.ENAMETOOLONG}
 
 
 @contextmanager
@@ -44,7 +46,17 @@ def resource_errors(path: object) -> Iterator[None]:
         if error.errno in _REFUSED:
             remedy = "Give a folder that you may write to"
             raise ResourceError(f"cannot write: {error.strerror}", where=path, remedy=remedy) from error
+        # As NumPy raises it, where a disk is full; what other libraries raise is of types of their own.
+        if type(error) is OSError and error.errno is None:
+            raise ResourceError(f"cannot be written: {error}", where=path, remedy="The disk may be full") from error
         raise
+
+
+def refuse_missing_folder(path: Path) -> None:
+    """Raise a `ResourceError` where the folder of a file to write is not there."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise ResourceError("there is no such folder", where=folder, remedy="Make it, or write elsewhere with -o")
 
 
 def sync_folder(folder: Path) -> None:

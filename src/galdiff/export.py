@@ -17,6 +17,7 @@ import xarray as xr
 from astropy.io import fits
 from astropy.table import Table
 
+from galdiff.atomic import resource_errors
 from galdiff.errors import GaldiffError, ResourceError
 
 __all__ = ["GaldiffAccessor", "write_fits"]
@@ -65,23 +66,27 @@ def write_fits(images: xr.DataArray, folder: str | Path) -> Path:
         numbers = np.arange(len(images))
     ids = [f"sample-{number}" for number in numbers]
     unfinished = folder.with_name(folder.name + ".unfinished")
-    common = fits.Header(_cards(images))
+    shutil.rmtree(unfinished, ignore_errors=True)
     try:
+        with resource_errors(folder):
+            _write_all(unfinished, images, ids, columns)
+            unfinished.rename(folder)
+    except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
-        (unfinished / "images").mkdir(parents=True)
-        for i, (name, pixels) in enumerate(zip(ids, images.to_numpy(), strict=True)):
-            header = common.copy()
-            header.update(_own(row={key: values[i] for key, values in columns.items()}))
-            fits.writeto(unfinished / "images" / f"{name}.fits", pixels.astype(np.float32), header, checksum=True)
-        table = Table({"id": ids, "file": [f"images/{name}.fits" for name in ids], **_writable(columns)})
-        table.meta.update({"BUNIT": common["BUNIT"]} if "BUNIT" in common else {})
-        table.write(unfinished / "catalog.fits", format="fits")
-        unfinished.rename(folder)
-    except OSError as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        remedy = None if error.errno else "The disk may be full"  # of which NumPy has no number
-        raise ResourceError(f"cannot be written: {error.strerror or error}", where=folder, remedy=remedy) from error
+        raise
     return folder
+
+
+def _write_all(folder: Path, images: xr.DataArray, ids: list[str], columns: dict[str, np.ndarray]) -> None:
+    common = fits.Header(_cards(images))
+    (folder / "images").mkdir(parents=True)
+    for i, (name, pixels) in enumerate(zip(ids, images.to_numpy(), strict=True)):
+        header = common.copy()
+        header.update(_own(row={key: values[i] for key, values in columns.items()}))
+        fits.writeto(folder / "images" / f"{name}.fits", pixels.astype(np.float32), header, checksum=True)
+    table = Table({"id": ids, "file": [f"images/{name}.fits" for name in ids], **_writable(columns)})
+    table.meta.update({"BUNIT": common["BUNIT"]} if "BUNIT" in common else {})
+    table.write(folder / "catalog.fits", format="fits")
 
 
 @xr.register_dataarray_accessor("galdiff")

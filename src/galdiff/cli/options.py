@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from galdiff.atomic import resource_errors
+from galdiff.atomic import refuse_missing_folder, resource_errors
 from galdiff.errors import GaldiffError, ResourceError
 
 __all__ = [
@@ -56,13 +56,20 @@ def plainly(command: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             typer.echo("interrupted; galdiff-train goes on where it was, other commands begin again", err=True)
             raise typer.Exit(130) from None
-        except GaldiffError as error:
+        except (GaldiffError, MemoryError, OSError) as error:
             if debug:
                 raise
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(f"error: {_said(error)}", err=True)
             raise typer.Exit(2) from None
 
     return wrapped
+
+
+def _said(error: Exception) -> str:
+    """Say what is wrong also where the system said no, and nothing foresaw it."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory. Choose smaller networks, batches or images"
+    return str(error)
 
 
 def refuse_options(conditions: Iterable[str], command: Callable[..., Any], function: Callable[..., Any]) -> None:
@@ -93,10 +100,8 @@ def refuse_output(path: Path) -> None:
     """
     if path.exists() or path.is_symlink():
         raise ResourceError("is there already", where=path, remedy="Remove it, or write elsewhere")
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise ResourceError("there is no such folder", where=folder, remedy="Make it, or write elsewhere")
-    with resource_errors(path), tempfile.TemporaryFile(dir=folder):
+    refuse_missing_folder(path)
+    with resource_errors(path), tempfile.TemporaryFile(dir=path.absolute().parent):
         pass
 
 
@@ -118,9 +123,6 @@ def appearing(path: Path) -> Iterator[Path]:
     except GaldiffError as error:
         error.where = str(path)
         raise
-    except OSError as error:
-        remedy = None if error.errno else "The disk may be full"  # of which NumPy has no number
-        raise ResourceError(f"cannot be written: {error.strerror or error}", where=path, remedy=remedy) from error
     finally:
         with suppress(OSError):
             _remove(unfinished)

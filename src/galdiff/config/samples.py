@@ -68,13 +68,12 @@ def save_samples(images: xr.DataArray, path: Path) -> None:
     """
     import numpy as np
 
-    from galdiff.atomic import atomic_write
+    from galdiff.atomic import atomic_write, refuse_missing_folder
     from galdiff.export import write_fits
     from galdiff.report.plots import render, save_grid
 
     suffix = suffix_of(path)
-    if not path.absolute().parent.is_dir():
-        raise ResourceError("there is no such folder", where=path.absolute().parent)
+    refuse_missing_folder(path)
     if suffix == ".zarr":
         # Text of a fixed width, and consolidated metadata, have no specification in Zarr v3.
         text = {name: c.astype(object) for name, c in images.coords.items() if c.dtype.kind == "U"}

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from galdiff.atomic import write_text
-from galdiff.errors import DataError, ResourceError
+from galdiff.atomic import refuse_missing_folder, write_text
+from galdiff.errors import DataError
 from galdiff.metrics.figure import Figure, Verdict, judge
 from galdiff.report.page import curve_panels, fill_page, load_group, load_json
 from galdiff.report.pictures import picture
@@ -121,9 +121,7 @@ def compare(runs: Sequence[str | Path], output: str | Path) -> str:
     folders, output = [Path(run).expanduser() for run in runs], Path(output)
     if len(folders) < 2:
         raise DataError("one run has nothing to be compared with", remedy="Name two or more")
-    if not output.parent.is_dir():
-        remedy = "Make it, or write elsewhere with -o"
-        raise ResourceError("there is no such folder", where=output.parent, remedy=remedy)
+    refuse_missing_folder(output)
     pages = [read_figures(folder) for folder in folders]
     records = [load_json(folder / "evaluation.json") for folder in folders]
     units = {str(record.get("unit", "display")) for record in records}
