@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 
 import numpy as np
@@ -181,3 +182,16 @@ def test_a_page_of_noise_stays_below_8_mb(tmp_path, asks, size):
     sizes = [len(picture["src"]) for section in shown for picture in section["pictures"]]
     assert len(sizes) == 3 * asks
     assert sum(sizes) < 7.5e6
+
+
+def test_what_was_left_out_is_counted_and_the_first_of_it_named(tmp_path):
+    assert 'id="skipped"' not in write_report(tmp_path).read_text()
+    lines = [json.dumps({"row": i, "id": f"galaxy-{i}", "why": f"is <cut> off at {i}"}) for i in range(25)]
+    lines.insert(0, json.dumps({"id": "3 images", "why": "no row"}))
+    (tmp_path / "cutouts.skipped.jsonl").write_text("\n".join(lines))
+    page = write_report(tmp_path).read_text()
+    assert "26 rows, images or groups of them" in page
+    assert "<td>3 images</td><td>no row</td>" in page
+    assert "<td>galaxy-8</td><td>is &lt;cut&gt; off at 8</td>" in page
+    assert "galaxy-9" not in page
+    assert "cutouts.skipped.jsonl" in page

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ _CURVES = (
     ("spectrum", "spectrum_k", "log", "k [rad / pixel]"),
     ("residual_spectrum", "residual_spectrum_k", "log", "k [rad / pixel]"),
 )
+_SKIPPED_SHOWN = 10
 _AGAIN = "Write it again: galdiff evaluate for an evaluation, galdiff-train CATALOG --redo STAGE for a stage"
 
 
@@ -75,6 +77,7 @@ def write_report(folder: str | Path) -> Path:
         "losses": _losses(folder),
         "levels": _levels(data, unit),
         "curves": _curves(data, unit),
+        "skipped": _skipped(folder / "cutouts.skipped.jsonl"),
         "compute": _compute(folder),
         "catalog": (folder / "catalog.yaml").read_text() if (folder / "catalog.yaml").is_file() else "",
     }
@@ -194,6 +197,15 @@ def curve_panels(data: xr.Dataset, unit: str, lines: Callable[[str, str, str], S
             panel |= {"xscale": scale, "yscale": "linear" if name == "profile" else "log"}
             panels.append({**panel, "lines": lines(name, axis, band)})
     return curves(panels) if panels else ""
+
+
+def _skipped(listed: Path) -> dict[str, Any]:
+    """Count what the cutouts leave out, and show the first of it, each with its reason."""
+    lines = []
+    for line in listed.read_text().splitlines() if listed.is_file() else ():
+        with suppress(ValueError):  # a line that a crash cut was written again
+            lines.append(json.loads(line))
+    return {"count": len(lines), "first": lines[:_SKIPPED_SHOWN], "file": listed.name}
 
 
 def _compute(folder: Path) -> list[dict[str, Any]]:
