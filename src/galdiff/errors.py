@@ -7,7 +7,8 @@ The command line prints it without a traceback and exits with status 2.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 __all__ = [
     "CatalogFileError",
@@ -17,7 +18,10 @@ __all__ = [
     "ResourceError",
     "StaleRunError",
     "StoreError",
+    "all_at_once",
     "nearest_name",
+    "parts_of",
+    "together",
 ]
 
 
@@ -69,6 +73,52 @@ class ResourceError(GaldiffError):
 
 class StaleRunError(GaldiffError):
     """A run directory holds a finished stage that was made from other inputs."""
+
+
+_SHOWN = 20
+
+
+class _SeveralError(DataError):
+    """Several problems as one error, a line each."""
+
+    def __init__(self, parts: Sequence[GaldiffError]) -> None:
+        self.parts = tuple(parts)
+        lines = [f"{len(parts)} problems", *(f"  {part}" for part in parts[:_SHOWN])]
+        super().__init__("\n".join([*lines, *(["  …"] if len(parts) > _SHOWN else [])]))
+
+
+def together(problems: Iterable[GaldiffError]) -> GaldiffError:
+    """Return a single problem as it is, and several as one `DataError` with a line each."""
+    parts = [part for problem in problems for part in parts_of(problem)]
+    return parts[0] if len(parts) == 1 else _SeveralError(parts)
+
+
+def parts_of(problem: GaldiffError) -> Sequence[GaldiffError]:
+    """Return the problems that `together` made one of; else the problem itself."""
+    return problem.parts if isinstance(problem, _SeveralError) else (problem,)
+
+
+@contextmanager
+def all_at_once() -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Find problems that do not depend on one another before any of them is raised.
+
+    Yields
+    ------
+    callable
+        ``with part(): …`` ends at a `GaldiffError`, which is raised at the end of all, with those of other parts.
+    """
+    problems: list[GaldiffError] = []
+
+    @contextmanager
+    def part() -> Iterator[None]:
+        try:
+            yield
+        except GaldiffError as problem:
+            problems.append(problem)
+
+    yield part
+    if problems:
+        raise together(problems)
 
 
 def nearest_name(name: object, known: Iterable[object], *, cutoff: float = 0.6) -> str | None:

@@ -19,8 +19,8 @@ from galdiff.data.fits_stamps import PerBand, Stamp, StampReader
 from galdiff.data.geometry import Crop, resize
 from galdiff.data.labels import class_column, join_columns, label_column, scalar_columns
 from galdiff.data.stretch import Stretch
-from galdiff.data.tables import find_column, find_table, id_column, read_table, select
-from galdiff.errors import DataError
+from galdiff.data.tables import find_column, find_table, id_column, read_table, refuse_absent, select
+from galdiff.errors import DataError, all_at_once
 
 __all__ = ["FITSDataset"]
 
@@ -134,8 +134,18 @@ class FITSDataset(CutoutDataset):
     ) -> None:
         check_arguments(on_bad, limit)
         root = Path(root)
-        source = root if table is None else find_table(root, table, ())
-        frame = None if table is None else _read_catalog(source, id, where)
+        source = root if table is None else root / table
+        frame, stamps = None, {}
+        with all_at_once() as part:
+            if table is not None:
+                with part():
+                    source = find_table(root, table, ())
+                    frame = _read_catalog(source, id, where)
+                    columns = (label, *scalars, psf_fwhm if isinstance(psf_fwhm, str) else None)
+                    refuse_absent(frame, [column for column in columns if column is not None], source)
+            if mosaic is None:
+                with part():
+                    stamps = find_stamps(root / images, files, leave=source)
         if mosaic is not None:
             if frame is None or side is None or (x is None) != (y is None):
                 remedy = "Set table, side, and ra and dec or both x and y"
@@ -143,7 +153,6 @@ class FITSDataset(CutoutDataset):
             position, sky = ((ra, dec), True) if x is None or y is None else ((x, y), False)
             places = locate(root, frame, mosaic, bands, position=position, sky=sky, side=side, source=source)
         else:
-            stamps = find_stamps(root / images, files, leave=source)
             if frame is None:
                 folders = [stamp.label for stamp in stamps.values()]
                 frame, label = pd.DataFrame({id: list(stamps), "folder": folders}), "folder"

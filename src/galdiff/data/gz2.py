@@ -22,7 +22,7 @@ from galdiff.data.images import SUFFIXES, decode_image
 from galdiff.data.stretch import Stretch
 from galdiff.data.tables import find_column, find_table, id_column, read_table, selected, take_rows
 from galdiff.data.votes import detect_format, outside, read_votes, vote_columns
-from galdiff.errors import DataError
+from galdiff.errors import DataError, all_at_once
 from galdiff.schema.conditions import ConditionSchema, Votes
 from galdiff.schema.voteformats import VOTE_FORMATS, VoteFormat
 
@@ -117,10 +117,18 @@ class GZ2Dataset(CutoutDataset):
     ) -> None:
         check_arguments(on_bad, limit)
         root = Path(root)
-        path = find_table(root, table, _TABLES)
-        frame = read_table(path, ids=(*_IDS, "asset_id", *([id] if id else [])))
-        layout, key = detect_format(frame, path, name=table_format, id=id, own=columns is not None)
-        found = vote_columns(frame, layout, path, kind=votes, columns=columns, count=count)
+        with all_at_once() as part:
+            with part():
+                path = find_table(root, table, _TABLES)
+                frame = read_table(path, ids=(*_IDS, "asset_id", *([id] if id else [])))
+                layout, key = detect_format(frame, path, name=table_format, id=id, own=columns is not None)
+                found = vote_columns(frame, layout, path, kind=votes, columns=columns, count=count)
+            with part():
+                index = FileIndex(root / images, SUFFIXES)
+                index.refuse_twins()
+            with part():
+                if mapping is not None:
+                    _refuse_no_table(root / mapping)
         if not pd.api.types.is_float_dtype(frame[key]) and not frame[key].isna().any():
             frame[key] = file_stems(frame[key], SUFFIXES)
         frame[key] = id_column(frame, key, path)
@@ -128,8 +136,6 @@ class GZ2Dataset(CutoutDataset):
             raise DataError(f"column '{key}' does not hold SDSS object ids", where=path)
         rows = selected(frame, where, path)
         chosen = frame[key].iloc[rows]
-        index = FileIndex(root / images, SUFFIXES)
-        index.refuse_twins()
         files = index.stems
         names, source = _file_names(root, mapping, chosen, files, layout)
         present = np.array([name in files for name in names], dtype=bool)
@@ -196,6 +202,12 @@ def _refuse(ids: pd.Series, rows: np.ndarray, what: str, where: Path, names: lis
         raise DataError(f"object {ids.iloc[row]} {what}{name}", where=where, remedy=remedy)
 
 
+def _refuse_no_table(mapping: Path) -> None:
+    if not mapping.is_file():
+        missing = "is a folder, not a table" if mapping.is_dir() else "the filename mapping is missing"
+        raise DataError(missing, where=mapping)
+
+
 def _file_names(
     root: Path, mapping: str | None, ids: pd.Series, files: Mapping[str, str], layout: VoteFormat
 ) -> tuple[list[str], Path | None]:
@@ -214,9 +226,6 @@ def _file_names(
         if mapping is not None:
             raise DataError(f"a mapping is for ids of SDSS, and the table's are '{key}'", where=path)
         return [str(i) for i in ids], None
-    if not path.is_file():
-        missing = "is a folder, not a table" if path.is_dir() else "the filename mapping is missing"
-        raise DataError(missing, where=path)
     frame = read_table(path, ids=("objid", "asset_id"))
     for column in ("objid", "asset_id"):
         find_column(frame, column, path)

@@ -17,8 +17,8 @@ from galdiff.data.geometry import Crop
 from galdiff.data.images import SUFFIXES, decode_image, image_type
 from galdiff.data.labels import class_column, join_columns, label_column, scalar_columns
 from galdiff.data.stretch import Stretch
-from galdiff.data.tables import find_column, find_table, id_column, read_table, select
-from galdiff.errors import DataError
+from galdiff.data.tables import find_column, find_table, id_column, read_table, refuse_absent, select
+from galdiff.errors import DataError, all_at_once
 
 __all__ = ["ImageFolderDataset"]
 
@@ -104,7 +104,6 @@ class ImageFolderDataset(CutoutDataset):
         if folders not in ("classes", "ignore"):
             raise DataError(f"folders is '{folders}'", remedy="Known: classes, ignore")
         root = Path(root)
-        files = FileIndex(root / images, SUFFIXES)
         skipped: list[tuple[str, str]] = []
         described: dict[str, Any] = {}
         if table is None:
@@ -120,14 +119,20 @@ class ImageFolderDataset(CutoutDataset):
                 raise DataError(
                     f"there is no table for {', '.join(needless)}", where=root, remedy="Name it with 'table'"
                 )
+            files = FileIndex(root / images, SUFFIXES)
             place, names = root, files.names[:limit]
             own = [PurePosixPath(n).parent.name or None if folders == "classes" else None for n in names]
             frame = pd.DataFrame({"id": files.ids()[:limit], "folder": own})
             ids, labels, attributes = frame["id"].to_numpy(dtype=str), frame["folder"], ()
         else:
-            place = find_table(root, table, ())
-            frame, key, file, attributes = _read(place, id, file, attributes)
-            frame = select(frame.assign(**{key: id_column(frame, key, place)}), where, place)
+            with all_at_once() as part:
+                with part():
+                    files = FileIndex(root / images, SUFFIXES)
+                with part():
+                    place = find_table(root, table, ())
+                    frame, key, file, attributes = _read(place, id, file, attributes)
+                    refuse_absent(frame, [c for c in (label, *attributes, *scalars) if c is not None], place)
+                    frame = select(frame.assign(**{key: id_column(frame, key, place)}), where, place)
             found = [files.find(str(v), by_path=file is not None) for v in frame[file or key]]
             frame, names, skipped = _join(frame, key, found, files, place, on_bad)
             frame, names = frame[:limit], names[:limit]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from galdiff.data.tablecache import cached, read_parquet
-from galdiff.errors import DataError, nearest_name
+from galdiff.errors import DataError, all_at_once, nearest_name
 
 __all__ = ["find_column", "find_table", "id_column", "read_table", "select", "selected", "take_rows"]
 
@@ -147,6 +147,14 @@ def find_column(table: pd.DataFrame, wanted: str, where: object) -> str:
     near = nearest_name(wanted, table.columns, cutoff=0.5)
     hint = f"Did you mean '{near}'?" if near else f"The table has: {', '.join(map(str, table.columns[:12]))}"
     raise DataError(f"there is no column '{wanted}'", where=where, remedy=hint)
+
+
+def refuse_absent(table: pd.DataFrame, wanted: Iterable[str], where: object) -> None:
+    """Raise for all columns that the table lacks at once."""
+    with all_at_once() as part:
+        for column in wanted:
+            with part():
+                find_column(table, column, where)
 
 
 def id_column(table: pd.DataFrame, column: str, path: Path) -> np.ndarray:
