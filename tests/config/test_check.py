@@ -1,8 +1,10 @@
 """What is wrong with a run is found before it starts, all of it; the estimate follows the shapes."""
 
 import os
+import subprocess
 import sys
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from galdiff.config import check as check_module
 from galdiff.config import load
 from galdiff.config.build import build_dataset
 from galdiff.config.check import check
-from galdiff.config.cost import estimate
+from galdiff.config.cost import estimate, time_stages
 from galdiff.data import split_rows
 from galdiff.errors import DataError, GaldiffError
 from galdiff.schema.conditions import Class, ConditionSchema
@@ -153,6 +155,63 @@ def test_problems_come_together(catalog):
         found.raise_problems()
 
 
+def test_a_missing_table_does_not_hide_missing_images(catalog):
+    both = messages(catalog, "data.table=none.csv", "data.images=nowhere", "evaluation.features=[dinov2=absent]")
+    assert len(both) == 3
+    assert all(word in "\n".join(both) for word in ("none.csv", "nowhere", "absent"))
+
+
+def test_missing_columns_are_told_together(catalog):
+    both = messages(catalog, "data.label=KLASS", "data.scalars=[redshift]")
+    assert len(both) == 2
+    assert all(word in "\n".join(both) for word in ("'KLASS'", "'redshift'"))
+
+
+def test_a_missing_table_of_votes_mapping_and_images_are_told_together(tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "demo.yaml").write_text("name: demo\ndata: {kind: gz2, root: x, mapping: map.csv}\n")
+    found = messages(tmp_path / "demo.yaml")
+    assert len(found) == 3
+    assert sum("map.csv: the filename mapping is missing" in problem for problem in found) == 1
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "autoencoder.width=65536",
+        "denoiser.backbone={kind: dit, width: 65536, depth: 64, heads: 64}",
+        "denoiser.batch=1000000000000",
+    ],
+)
+def test_what_no_memory_holds_is_refused_before_it_is_built(catalog, override):
+    found = check(load(catalog, [override]), catalog.parent / "runs")
+    assert "GiB of memory" in "\n".join(map(str, found.problems))
+    assert found.cost.seconds == {}
+
+
+_MEASURE = """
+import resource, sys
+from galdiff.config import run
+run("quickstart", overrides=sys.argv[2:], out=sys.argv[1], stages=["cutouts", "autoencoder"], quiet=True, device="cpu")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units")
+def test_memory_and_disk_are_those_of_a_run(tmp_path):
+    """Of the quickstart's autoencoder, whose training and noise model take the most."""
+    overrides = ["data.simulate.n=240", "autoencoder.images=64", "evaluation.votes=0", "threads=1"]
+    command = [sys.executable, "-c", _MEASURE, str(tmp_path), *overrides]
+    measured = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    few = ["sampling.n=1", "sampling.asks={any: {}}", "sampling.sweeps={}", "denoiser.backbone.widths=[8, 8]"]
+    cost = check(load("quickstart", [*overrides, *few]), tmp_path / "other", estimate=False).cost
+    assert 0.75 < cost.memory / measured < 1.3
+    written = ("cutouts.zarr", "autoencoder")
+    disk = sum(p.stat().st_size for name in written for p in (tmp_path / "quickstart" / name).rglob("*") if p.is_file())
+    assert 0.9 < cost.disk / disk < 1.5
+
+
 def test_a_single_problem_is_raised_as_it_is(catalog):
     with pytest.raises(GaldiffError, match="there is no such folder"):
         check(load(catalog, ["data.root=x"]), catalog.parent / "runs", estimate=False).raise_problems()
@@ -218,7 +277,8 @@ def test_cost_grows_with_what_is_asked(catalog):
 
     def cost(*overrides: str, rows: int = 1000):
         spec = load(catalog, overrides)
-        return estimate(spec, rows=rows, bands=3, schema=schema, bytes_per_value=2, device=torch.device("cpu"))
+        seconds = time_stages(spec, rows=rows, bands=3, schema=schema, device=torch.device("cpu"))
+        return replace(estimate(spec, rows=rows, bands=3, schema=schema, bytes_per_value=2), seconds=seconds)
 
     one, two = cost(rows=1000), cost(rows=2000)
     cutouts, latents = 3 * 32 * 32 * 2, 8 * 4 * 4 * 2 * 2

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from galdiff.config.build import build_dataset
-from galdiff.config.cost import Cost
+from galdiff.config.cost import Cost, time_stages
 from galdiff.config.cost import estimate as estimate_cost
 from galdiff.config.images import check_autoencoder
 from galdiff.config.spec import RunSpec, SplitSpec
@@ -21,7 +22,7 @@ from galdiff.config.theory import check_theory
 from galdiff.data.duplicates import LOADED, Duplicates, find_duplicates
 from galdiff.data.sky import sky_positions
 from galdiff.data.splits import DROPPED, SPLITS, near_held_out, split_rows
-from galdiff.errors import CatalogFileError, DataError, GaldiffError, ResourceError
+from galdiff.errors import CatalogFileError, DataError, GaldiffError, ResourceError, parts_of, together
 from galdiff.metrics import feature_space
 from galdiff.pipeline import STAGES
 from galdiff.pipeline.cutouts import too_few
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from galdiff.data import CutoutDataset
 
 __all__ = ["Findings", "check"]
-
-_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class Findings:
     dataset : CutoutDataset, optional
         The data, where they are there.
     cost : Cost, optional
-        What it will take; None where that was not asked for, or the data are not there to measure by.
+        What it will take; None where the data are not there to measure by.
     """
 
     problems: list[GaldiffError] = field(default_factory=list)
@@ -84,11 +83,8 @@ class Findings:
 
     def raise_problems(self) -> None:
         """Raise a single problem as it is, and several as one error with a line each."""
-        if len(self.problems) == 1:
-            raise self.problems[0]
         if self.problems:
-            lines = [f"{len(self.problems)} problems", *(f"  {p}" for p in self.problems[:_SHOWN])]
-            raise DataError("\n".join([*lines, *(["  …"] if len(self.problems) > _SHOWN else [])]))
+            raise together(self.problems)
 
 
 def check(
@@ -115,7 +111,7 @@ def check(
     stages : sequence of str, optional
         Those that are to be done; all by default.
     estimate : bool
-        Time a training step of either network, a matter of seconds.
+        Time a training step of either network, a matter of seconds; disk and memory are estimated in any case.
     """
     found = Findings()
     device = _device(spec, found)
@@ -124,6 +120,7 @@ def check(
     except GaldiffError as error:
         found.problems.append(error)
     place = _writable(folder, found)
+    _features(spec, found)
     if spec.data.root is not None and not spec.data.root.is_dir() and cached:
         return found
     todo = {*(STAGES if stages is None else stages)}
@@ -146,17 +143,16 @@ def check(
             _simulated_rows(spec.split, rows, todo, found)
     _asks(spec, schema, None if dataset is None else dataset.conditions, found)
     _guidance(spec, schema, found)
-    _features(spec, found)
     try:
         check_autoencoder(spec.autoencoder, bands=bands, size=spec.data.size)
     except GaldiffError as error:
         found.problems.append(error)
-        estimate = False
-    if estimate and device is not None:
-        found.cost = estimate_cost(
-            spec, rows=rows, bands=bands, schema=schema, bytes_per_value=bytes_per_value, device=device
-        )
-        _room(found.cost, place, found)
+        return found
+    cost = found.cost = estimate_cost(spec, rows=rows, bands=bands, schema=schema, bytes_per_value=bytes_per_value)
+    _room(cost, place, found)
+    if device is not None and _fits(cost, device, found) and estimate:
+        seconds = time_stages(spec, rows=rows, bands=bands, schema=schema, device=device)
+        found.cost = replace(cost, seconds=seconds)
     return found
 
 
@@ -208,7 +204,7 @@ def _dataset(spec: RunSpec, folder: Path, found: Findings, *, afresh: bool) -> C
     try:
         dataset = build_dataset(spec, folder)
     except GaldiffError as error:
-        found.problems.append(error)
+        found.problems += parts_of(error)
         return None
     # What a loader left out it was told to leave out; with `on_bad: fail` it raised.
     skipped = [f"{name}: {why}" for name, why in dataset.skipped]
@@ -316,3 +312,17 @@ def _room(cost: Cost, place: Path, found: Findings) -> None:
     if cost.disk > free:
         message = f"the run needs {cost.disk / 2**30:.2f} GiB of disk and {free / 2**30:.2f} GiB are free"
         found.problems.append(ResourceError(message, where=place, remedy="Free some, or choose another --out"))
+
+
+def _fits(cost: Cost, device: torch.device, found: Findings) -> bool:
+    """Refuse what the machine has not the memory for, whatever else it does."""
+    if device.type == "cuda":
+        # Half of it: on a GPU, what a step keeps is bfloat16.
+        needed, there = cost.memory // 2, torch.cuda.get_device_properties(device).total_memory
+    else:
+        needed, there = cost.memory, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        message = f"the run needs {needed / 2**30:.1f} GiB of memory, and {device} has {there / 2**30:.1f} GiB"
+        remedy = "Choose smaller networks, batches or images"
+        found.problems.append(ResourceError(message, where="device", remedy=remedy))
+    return needed <= there
