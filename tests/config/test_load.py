@@ -64,6 +64,70 @@ denoiser:
     ]
 
 
+def test_mistakes_in_sections_do_not_hide_those_between_them(write):
+    path = write("""\
+name: demo
+data: {kind: image_folder, root: stamps, classes: {0: disk, 1: round}, sise: 60, crop: 3}
+autoencoder: {width: 17}
+denoiser: {batch: 0}
+sampling: {asks: {a: {morphology: diks}}, sweeps: {b: {morpholgy: [disk, round]}}}
+""")
+    assert sorted(line.split(": ")[1] for line in problems(path)) == [
+        "autoencoder.factor",
+        "autoencoder.width",
+        "data.crop",
+        "data.sise",
+        "denoiser.batch",
+        "sampling.asks.a.morphology",
+        "sampling.sweeps.b.morpholgy",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "found"),
+    [
+        ("data.size=many", ["data.size", "seed"]),
+        ("data={kind: gz2, simulate: 3}", ["data.simulate", "seed"]),
+        ("split={train: many, validation: 0.3, test: 0.3}", ["seed", "split.train"]),
+        ("autoencoder={factor: 3, batch: 0}", ["autoencoder.batch", "autoencoder.factor", "seed"]),
+        ("data={kind: image_folder, size: 60}", ["autoencoder.factor", "data.root", "seed"]),
+    ],
+)
+def test_what_was_left_out_makes_no_mistakes(write, override, found):
+    """A default in the place of a wrong value may not fit the rest, which nobody wrote."""
+    path = write("name: demo\ndata: {kind: gz2, root: x}\nseed: -1\n")
+    assert sorted(line.split(": ")[1] for line in problems(path, [override])) == found
+
+
+EXTREMES = [
+    ("denoiser.backbone.widths", "[100000000]"),
+    ("denoiser.backbone", "{kind: dit, width: 1000000000000, depth: 1, heads: 1}"),
+    ("autoencoder.width", "10000000"),
+    ("autoencoder.learning_rate", "1e30"),
+    ("denoiser.learning_rate", "2"),
+    ("denoiser.batch", "10000000000000"),
+    ("denoiser.images", "100000000000000000000000"),
+    ("autoencoder.kl", "1e300"),
+    ("data.size", "100000"),
+    ("data.root", "'" + 300 * "x" + "'"),
+    ("data.root", '"a\\0b"'),
+    ("data.images", "'" + 200 * "é" + "'"),
+    ("sampling.steps", "1000000000"),
+    ("sampling.n", "10000000000000"),
+    ("evaluation.draws", "1000000"),
+    ("threads", "100000000"),
+    ("seed", "9223372036854775808"),
+    ("name", "'../x'"),
+    ("name", "'" + 101 * "x" + "'"),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), EXTREMES)
+def test_what_no_machine_could_do_is_refused_by_its_key(write, key, value):
+    (line,) = problems(write(GOOD), [f"{key}={value}"])
+    assert line.startswith(f"--set {key}: {key}")
+
+
 def test_a_misspelt_kind_does_not_hide_the_mistakes_beside_it(write):
     path = write("name: demo\ndata:\n  kind: image_foldr\n  root: x\n  sise: 64\n  crop: 2\n")
     assert [line.split(": ")[1] for line in problems(path)] == ["data.kind", "data.sise", "data.crop"]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from galdiff.config.ready import IdentitySpec, PretrainedSpec, with_kind
-from galdiff.config.section import Count, CountOrZero, Flag, NonNegative, Positive, section_error
+from galdiff.config.section import Count, CountOrZero, Flag, NonNegative, Rate, Size, section_error
 from galdiff.config.training import TrainingSpec
 
 __all__ = ["AnyAutoencoder", "AutoencoderSpec"]
@@ -29,11 +29,11 @@ class AutoencoderSpec(TrainingSpec):
 
     kind: Literal["kl", "vq", "fsq"] = Field(default="kl", description="Which of the three.")
     factor: Literal[1, 2, 4, 8, 16] = Field(default=8, description="Downsampling from image to latent.")
-    channels: Count = Field(default=8, description="Channels of the latents.")
-    width: Annotated[int, Field(ge=8, multiple_of=8)] = Field(
+    channels: Size = Field(default=8, description="Channels of the latents.")
+    width: Annotated[Size, Field(ge=8, multiple_of=8)] = Field(
         default=128, description="Channels of the networks' finest level."
     )
-    blocks: Count = Field(default=1, description="Residual blocks.")
+    blocks: Size = Field(default=1, description="Residual blocks.")
     stem: Literal["unshuffle", "haar"] = Field(
         default="unshuffle", description="How patches become channels: pixel by pixel, or as Haar wavelet packets."
     )
@@ -42,9 +42,9 @@ class AutoencoderSpec(TrainingSpec):
     activation: Literal["linear", "tanh"] = Field(
         default="linear", description="Of the decoded image; tanh keeps it within (-1, 1)."
     )
-    codes: Annotated[Count, Field(ge=2)] = Field(default=1024, description="Of vq: size of the codebook.")
+    codes: Annotated[Size, Field(ge=2)] = Field(default=1024, description="Of vq: size of the codebook.")
     commitment: NonNegative = Field(default=0.25, description="Of vq: weight that keeps latents near their codes.")
-    levels: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1, max_length=20)] = Field(
+    levels: Annotated[tuple[Annotated[Size, Field(ge=2)], ...], Field(min_length=1, max_length=20)] = Field(
         default=(8, 8, 8, 5, 5, 5), description="Of fsq: levels of every latent channel."
     )
     kl: NonNegative = Field(default=1.0e-3, description="Weight of the divergence from the unit normal.")
@@ -66,9 +66,9 @@ class AutoencoderSpec(TrainingSpec):
         default=0.0, description="Weight of a discriminator's judgment, times the ratio of gradients; 0: there is none."
     )
     adversarial_start: CountOrZero = Field(default=0, description="Images before the discriminator comes in.")
-    discriminator_width: Count = Field(default=32, description="Channels of the discriminator's first layer.")
+    discriminator_width: Size = Field(default=32, description="Channels of the discriminator's first layer.")
     images: Count = Field(default=100_000, description="Length of the training [images seen].")
-    learning_rate: Positive = Field(default=3.0e-3, description="Peak rate of AdamW.")
+    learning_rate: Rate = Field(default=3.0e-3, description="Peak rate of AdamW.")
     validate_every: Count = Field(default=20_000, description="Images between validations, if there is a split for it.")
     early_stopping: Count | None = Field(
         default=None, description="End after so many validations in a row without a smaller loss."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -11,11 +10,14 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from galdiff.config.section import (
     Count,
     Flag,
+    Folder,
     Fraction,
     Name,
+    Number,
     Positive,
     Section,
     Seed,
+    Side,
     did_you_mean,
     section_error,
 )
@@ -58,8 +60,8 @@ _Crop = Annotated[
 
 
 class _DataSpec(Section):
-    root: Path | None = Field(default=None, description="Folder of the data; relative to the catalog file.")
-    size: Count = Field(default=64, description="Side of the cutouts that the networks see [pixel].")
+    root: Folder | None = Field(default=None, description="Folder of the data; relative to the catalog file.")
+    size: Side = Field(default=64, description="Side of the cutouts that the networks see [pixel].")
     crop: _Crop = Field(
         default=1.0, description="Central square to keep: its share of the shorter side, or by a radius in the table."
     )
@@ -90,7 +92,7 @@ class SimulateSpec(Section):
 
     n: Count = Field(default=4000, description="How many.")
     seed: Seed = Field(default=0, description="Other seeds give other galaxies.")
-    size: Count = Field(default=64, description="Side of the simulated images [pixel].")
+    size: Side = Field(default=64, description="Side of the simulated images [pixel].")
 
 
 class SimulateLensesSpec(Section):
@@ -191,7 +193,7 @@ class IDXSpec(_LabeledSpec):
     images: Name | None = Field(default=None, description="File of the images; by default the only one.")
     labels: Name | None = Field(default=None, description="File of the labels; by default named as the images are.")
     name: Name = Field(default="digit", description="Name of the condition of labels.")
-    size: Count = Field(default=32, description="Side of the cutouts that the networks see [pixel].")
+    size: Side = Field(default=32, description="Side of the cutouts that the networks see [pixel].")
     stretch: StretchName = Field(default="linear", description="How pixel values become what the networks see.")
 
 
@@ -264,11 +266,11 @@ class FITSSpec(_LabeledSpec):
     dec: Name = Field(default="dec", description="Column of declination [deg].")
     x: Name | None = Field(default=None, description="Column of the position in the mosaic [pixel, from 0].")
     y: Name | None = Field(default=None, description="Column of the position in the mosaic [pixel, from 0].")
-    side: Count | None = Field(default=None, description="Side of the cutouts from a mosaic [pixel].")
-    fill: float = Field(default=0.0, description="Pixel value in place of an invalid one.")
+    side: Side | None = Field(default=None, description="Side of the cutouts from a mosaic [pixel].")
+    fill: Number = Field(default=0.0, description="Pixel value in place of an invalid one.")
     max_invalid: Fraction = Field(default=0.1, description="Share of invalid pixels above which an image is bad.")
     unit: Name | None = Field(default=None, description="Unit of the pixel values, in place of the headers'.")
-    zero_point: float | dict[Name, float] | None = Field(
+    zero_point: Number | dict[Name, Number] | None = Field(
         default=None, description="Magnitude of a pixel value of 1, for all bands or one a band."
     )
     psf_fwhm: Positive | Name | dict[Name, Positive] | None = Field(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
@@ -16,7 +17,7 @@ import yaml as pyyaml
 from pydantic import ValidationError
 
 from galdiff.config.section import Section, did_you_mean
-from galdiff.config.spec import RunSpec
+from galdiff.config.spec import RELATIONS, RunSpec
 from galdiff.config.yaml import Document, Path_, Place, Problem, dotted, read_file, read_scalar, read_text
 from galdiff.errors import CatalogFileError, nearest_name
 
@@ -158,7 +159,9 @@ def _resolve_path(document: Document, section: str, key: str, folder: Path) -> N
     if isinstance(keys, dict) and isinstance(keys.get(key), str | Path):
         from_file = document.places[(section, key)].line > 0
         base = folder.absolute() if from_file else Path.cwd()
-        keys[key] = str((base / Path(keys[key]).expanduser()).resolve())
+        # What names no file or no user is refused with the other mistakes.
+        with suppress(ValueError, RuntimeError):
+            keys[key] = str((base / Path(keys[key]).expanduser()).resolve())
 
 
 def _validate(document: Document) -> tuple[RunSpec | None, set[Problem]]:
@@ -169,7 +172,7 @@ def _validate(document: Document) -> tuple[RunSpec | None, set[Problem]]:
         try:
             return RunSpec.model_validate(value), problems
         except ValidationError as error:
-            rows = error.errors(include_url=False)
+            rows = _told_once(error.errors(include_url=False))
         for row in rows:
             problems |= set(_render(row, document, value))
         guesses = [g for row in rows if row["type"] == "union_tag_invalid" for g in [_guess(row)] if g]
@@ -177,7 +180,61 @@ def _validate(document: Document) -> tuple[RunSpec | None, set[Problem]]:
             break
         for path, kind in guesses:
             value = _with_kind(value, path, kind)
-    return None, problems
+    return None, problems | set(_further(rows, document, value))
+
+
+def _told_once(rows: list[Any]) -> list[Any]:
+    """Leave out that a list is too short where that is for items which are told themselves."""
+    wrong = {row["loc"][:-1] for row in rows}
+    return [row for row in rows if row["type"] != "too_short" or row["loc"] not in wrong]
+
+
+def _further(rows: Iterable[Any], document: Document, value: dict[Any, Any]) -> Iterator[Problem]:
+    """Find what pydantic looks for in sound sections only, once their mistakes are mended or left out.
+
+    An unknown key is taken for the one that it may have been meant for. Where a value was left out, its default could
+    be a mistake that nobody made: its section, and relations that look at it, are not judged.
+    """
+    lost: set[Path_] = set()
+    for _ in range(4):
+        value = {key: dict(part) if isinstance(part, dict) else part for key, part in value.items()}
+        for row in rows:
+            for path in _blamed(row, value):
+                lost |= _leave_out(value, path, row)
+        try:
+            RunSpec.model_validate(value)
+            return
+        except ValidationError as error:
+            rows = error.errors(include_url=False)
+        for row in rows:
+            section = str(row["loc"][0])
+            seen = RELATIONS.get(section, {()}) if row["type"] == "relation" else {(section, "")}
+            doubtful = any(key[: len(path)] == path or key == (*path[:1], "") for key in seen for path in lost)
+            if row["type"] in ("section", "relation") and not doubtful:
+                yield from _render(row, document, value)
+
+
+def _blamed(row: Any, value: dict[Any, Any]) -> list[Path_]:
+    path = strip_tags(row, value)
+    return [(*path, *inner) for inner, _ in row.get("ctx", {}).get("problems", [((), "")])]
+
+
+def _leave_out(value: dict[Any, Any], path: Path_, row: Any) -> set[Path_]:
+    """Leave a section or a key of one out, or mend it; return what is lost by that."""
+    section = value.get(path[0]) if len(path) > 1 else None
+    if not isinstance(section, dict):
+        value.pop(path[0] if path else None, None)
+        return {path[:1]}
+    wrong = section.pop(path[1], None)
+    if path == ("data", "root"):
+        section["root"] = "."  # data need one, and nothing looks into it yet
+        return set()
+    if row["type"] == "extra_forbidden" and len(path) == 2:
+        near = nearest_name(path[1], _known_keys(row["loc"]))
+        if near is not None:
+            section.setdefault(near, wrong)
+        return set()
+    return {path[:2]}
 
 
 def _guess(row: Any) -> tuple[Path_, str] | None:
@@ -196,7 +253,7 @@ def _render(row: Any, document: Document, value: Any) -> Iterator[Problem]:
     """Turn one pydantic error into problems with places."""
     kind, context = row["type"], row.get("ctx", {})
     path = strip_tags(row, value)
-    if kind == "section":
+    if kind in ("section", "relation"):
         for inner, message in context["problems"]:
             yield Problem(_place(document, path + inner), dotted(path + inner), message)
     elif kind == "extra_forbidden":

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from galdiff.config.section import Count, Flag, Section, section_error
+from galdiff.config.section import Flag, Section, Size, section_error
 
 __all__ = ["SIZES", "Average", "AverageSpec", "Backbone", "DiTSpec", "UNetSpec"]
 
@@ -24,12 +24,12 @@ class UNetSpec(Section):
     """A U-Net with adaptive normalization (unet), or EDM2's magnitude-preserving one (edm2)."""
 
     kind: Literal["unet", "edm2"] = Field(default="unet", description="Which of the two.")
-    patch: Count = Field(default=1, description="Side of the patches that become channels first.")
-    widths: Annotated[tuple[Annotated[int, Field(ge=8, multiple_of=8)], ...], Field(min_length=1)] = Field(
+    patch: Size = Field(default=1, description="Side of the patches that become channels first.")
+    widths: Annotated[tuple[Annotated[Size, Field(ge=8, multiple_of=8)], ...], Field(min_length=1)] = Field(
         default=(64, 128), description="Channels of every level, each half as fine as the one before."
     )
-    blocks: Count = Field(default=1, description="Residual blocks a level.")
-    head_width: Count = Field(default=32, description="Channels of an attention head.")
+    blocks: Size = Field(default=1, description="Residual blocks a level.")
+    head_width: Size = Field(default=32, description="Channels of an attention head.")
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments of `galdiff.nn.build_backbone`."""
@@ -49,13 +49,13 @@ class DiTSpec(Section):
     """A diffusion transformer: of a size, or with a width, a depth and heads of its own."""
 
     kind: Literal["dit"] = Field(default="dit", description="This one.")
-    patch: Count = Field(default=2, description="Side of the patches that become tokens.")
+    patch: Size = Field(default=2, description="Side of the patches that become tokens.")
     size: Literal["tiny", "S", "B", "L", "XL"] | None = Field(
         default=None, description="Sets the next three; S where neither is said: 384, 12, 6 (B: 768, 12, 12)."
     )
-    width: Count | None = Field(default=None, description="Channels of a token.")
-    depth: Count | None = Field(default=None, description="Transformer blocks.")
-    heads: Count | None = Field(default=None, description="Attention heads.")
+    width: Size | None = Field(default=None, description="Channels of a token.")
+    depth: Size | None = Field(default=None, description="Transformer blocks.")
+    heads: Size | None = Field(default=None, description="Attention heads.")
     skips: Flag = Field(default=False, description="Long skips from the first half of the blocks to the second.")
     routing: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0, description="Share of the tokens that go around the middle blocks in training."
@@ -103,7 +103,7 @@ class AverageSpec(Section):
     lengths: Annotated[tuple[Annotated[float, Field(gt=0, le=0.28)], ...], Field(min_length=1)] | None = Field(
         default=None, description="Of power functions, in units of the training's length, such as [0.05, 0.1]."
     )
-    snapshots: Count = Field(default=40, description="Of the power functions, kept to choose a length from.")
+    snapshots: Size = Field(default=40, description="Of the power functions, kept to choose a length from.")
     precision: Literal["float16", "float32"] = Field(default="float16", description="Of the snapshots.")
 
     def settings(self) -> float | dict[str, Any]:

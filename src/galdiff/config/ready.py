@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from galdiff.config.section import Section
+from galdiff.config.section import Folder, Section
 
 __all__ = ["IdentitySpec", "PretrainedSpec", "with_kind"]
 
@@ -32,7 +31,7 @@ class PretrainedSpec(_ReadySpec):
     """An ``AutoencoderKL`` of diffusers, which the run keeps a copy of; needs the extra ``diffusers``."""
 
     kind: Literal["diffusers"] = Field(default="diffusers", description="This one.")
-    folder: Path = Field(description="Where ``save_pretrained`` wrote it; relative to the catalog file.")
+    folder: Folder = Field(description="Where ``save_pretrained`` wrote it; relative to the catalog file.")
 
 
 def with_kind(value: Any) -> Any:

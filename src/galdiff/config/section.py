@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 from pydantic_core import PydanticCustomError
 
 from galdiff.errors import nearest_name
@@ -14,12 +15,17 @@ __all__ = [
     "Count",
     "CountOrZero",
     "Flag",
+    "Folder",
     "Fraction",
     "Name",
     "NonNegative",
+    "Number",
     "Positive",
+    "Rate",
     "Section",
     "Seed",
+    "Side",
+    "Size",
     "did_you_mean",
     "section_error",
 ]
@@ -31,27 +37,55 @@ def _no_boolean(value: Any) -> Any:
     return value
 
 
+def _names_files(value: Any) -> Any:
+    """Refuse names that no file system takes, before one is asked."""
+    if "\0" in str(value):
+        raise PydanticCustomError("name", "Input should not hold a null character")
+    if any(len(part.encode()) > _LONGEST for part in str(value).split("/")):
+        raise PydanticCustomError("name", f"Input should have no part longer than {_LONGEST} bytes")
+    return value
+
+
+_LONGEST = 255  # [byte] of a name in common file systems
+_LARGEST = 1e12  # what is larger is a slip, and its square leaves single precision's reach of 3e38 room
+_MOST = 10**12
+
 Flag = Annotated[bool, Strict()]
 """True or false, not yes or 1."""
-Count = Annotated[int, Field(ge=1), BeforeValidator(_no_boolean)]
-"""A whole number from 1 on."""
-CountOrZero = Annotated[int, Field(ge=0), BeforeValidator(_no_boolean)]
-"""A whole number from 0 on."""
+Count = Annotated[int, Field(ge=1, le=_MOST), BeforeValidator(_no_boolean)]
+"""A whole number from 1 to a million million: rows, images seen."""
+CountOrZero = Annotated[int, Field(ge=0, le=_MOST), BeforeValidator(_no_boolean)]
+"""The same from 0 on."""
+Size = Annotated[int, Field(ge=1, le=65_536), BeforeValidator(_no_boolean)]
+"""A whole number of what is built or done one by one: channels, blocks, steps, threads."""
+Side = Annotated[int, Field(ge=1, le=8_192), BeforeValidator(_no_boolean)]
+"""The side of an image [pixel]."""
 Seed = Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(_no_boolean)]
 """A whole number from 0 on that fits 64 bits."""
-Positive = Annotated[float, Field(gt=0), BeforeValidator(_no_boolean)]
+Number = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST), BeforeValidator(_no_boolean)]
+"""A number of either sign."""
+Positive = Annotated[float, Field(gt=0, le=_LARGEST), BeforeValidator(_no_boolean)]
 """A number above 0."""
-NonNegative = Annotated[float, Field(ge=0), BeforeValidator(_no_boolean)]
+NonNegative = Annotated[float, Field(ge=0, le=_LARGEST), BeforeValidator(_no_boolean)]
 """A number from 0 on."""
+Rate = Annotated[float, Field(gt=0, le=1), BeforeValidator(_no_boolean)]
+"""A learning rate."""
 Fraction = Annotated[float, Field(ge=0, le=1), BeforeValidator(_no_boolean)]
 """A number within [0, 1]."""
-Name = Annotated[str, Field(min_length=1)]
-"""A text that is not empty."""
+Name = Annotated[str, Field(min_length=1), AfterValidator(_names_files)]
+"""A text that is not empty: a file, a column, a condition."""
+Folder = Annotated[Path, AfterValidator(_names_files)]
+"""A folder, which need not exist."""
 
 
-def section_error(*problems: tuple[tuple[str | int, ...], str]) -> PydanticCustomError:
-    """Return one pydantic error that carries several problems, each with its path inside the section."""
-    return PydanticCustomError("section", "; ".join(m for _, m in problems), {"problems": list(problems)})
+def section_error(
+    *problems: tuple[tuple[str | int, ...], str], kind: Literal["section", "relation"] = "section"
+) -> PydanticCustomError:
+    """Return one pydantic error that carries several problems, each with its path inside the section.
+
+    Its kind says whether they are of the section alone or of its relation to another one.
+    """
+    return PydanticCustomError(kind, "; ".join(m for _, m in problems), {"problems": list(problems)})
 
 
 class Section(BaseModel):

@@ -23,14 +23,17 @@ from galdiff.config.section import (
     Name,
     NonNegative,
     Positive,
+    Rate,
     Section,
     Seed,
+    Size,
     section_error,
 )
 from galdiff.config.theory import ObjectiveSpec, SamplingSpec, Schedule, ScheduleSpec, sweep_problems, theory
 from galdiff.config.training import TrainingSpec
 
 __all__ = [
+    "RELATIONS",
     "AutoencoderSpec",
     "DenoiserSpec",
     "EvaluationSpec",
@@ -143,7 +146,7 @@ class DenoiserSpec(TrainingSpec):
         default=AverageSpec(decay=0.995), description="Average of the weights: its decay, a step, or its kind."
     )
     images: Count = Field(default=200_000, description="Length of the training [images seen].")
-    learning_rate: Positive = Field(default=1.5e-3, description="Peak rate of AdamW.")
+    learning_rate: Rate = Field(default=1.5e-3, description="Peak rate of AdamW.")
 
     def settings(self) -> dict[str, Any]:
         """Return plain arguments: ``backbone``, ``schedule``, ``prediction``, ``objective``, ``null``, and so on."""
@@ -164,7 +167,7 @@ class EvaluationSpec(Section):
     """How the samples are judged."""
 
     classifier: Flag = Field(default=True, description="Train a judge of classes, to be read on samples.")
-    draws: Count = Field(default=20, description="Bootstrap draws of the errors.")
+    draws: Size = Field(default=20, description="Bootstrap draws of the errors.")
     features: list[str] = Field(
         default=[],
         description="Feature spaces of further distances: inception-2015:tf, inception-2015:clean=WEIGHTS, "
@@ -212,6 +215,15 @@ class StagesSpec(Section):
     evaluation: EvaluationSpec = Field(default=EvaluationSpec(), description="How they are judged.")
 
 
+RELATIONS: dict[str, frozenset[tuple[str, str]]] = {
+    "autoencoder": frozenset({("data", "size"), ("autoencoder", "factor"), ("autoencoder", "scale_equivariance")}),
+    "sampling": frozenset(
+        ("data", key) for key in ("table", "table_format", "simulate", "name", "classes", "attributes", "scalars")
+    ),
+}
+"""What the checks of relations between sections look at, by the section that is blamed."""
+
+
 class _Subject(Section):
     """What a run is called and what it is about."""
 
@@ -236,7 +248,7 @@ class RunSpec(StagesSpec, _Subject):
         pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$",
         description="auto, cpu, cuda or cuda:1; auto prefers a GPU.",
     )
-    threads: Count | None = Field(default=None, description="CPU threads; by default all.")
+    threads: Size | None = Field(default=None, description="CPU threads; by default all.")
     scheduler: str = Field(
         default="threads",
         pattern=r"^(threads|[a-z]+://.+)$",
@@ -250,7 +262,7 @@ class RunSpec(StagesSpec, _Subject):
         if data is None or not isinstance(autoencoder, AutoencoderSpec):
             return autoencoder
         if misfit := autoencoder.misfit(data.size):
-            raise section_error(((misfit[0],), misfit[1]))
+            raise section_error(((misfit[0],), misfit[1]), kind="relation")
         return autoencoder
 
     @field_validator("sampling")
@@ -262,7 +274,7 @@ class RunSpec(StagesSpec, _Subject):
         problems = [(("asks", *path), message) for path, message in ask_problems(sampling.asks or {}, data)]
         problems += [(("sweeps", *path), message) for path, message in sweep_problems(sampling.sweeps or {}, data)]
         if problems:
-            raise section_error(*problems)
+            raise section_error(*problems, kind="relation")
         return sampling
 
     @property

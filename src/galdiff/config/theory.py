@@ -125,7 +125,9 @@ class SamplingSpec(Section):
     sampler: Literal["heun", "dpmpp_2m", "unipc", "euler", "ddim", "ddpm", "sde_dpmpp_2m"] = Field(
         default="heun", description="Solver of the sampling equation."
     )
-    steps: Count = Field(default=12, description="Steps from noise to sample; Heun calls the network twice a step.")
+    steps: Annotated[Count, Field(le=65_536)] = Field(
+        default=12, description="Steps from noise to sample; Heun calls the network twice a step."
+    )
     grid: Literal["uniform", "karras", "logsnr"] | None = Field(
         default=None, description="Where the steps are; by default as the schedule's authors have them."
     )

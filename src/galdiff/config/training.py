@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from galdiff.config.section import Count, CountOrZero, NonNegative, Positive, Section
+from galdiff.config.section import Count, CountOrZero, NonNegative, Positive, Rate, Section
 
 __all__ = ["TrainingSpec"]
 
@@ -16,7 +16,7 @@ class TrainingSpec(Section):
 
     images: Count = Field(description="Length of the training [images seen].")
     batch: Count = Field(default=32, description="Images a step.")
-    learning_rate: Positive = Field(description="Peak rate of AdamW.")
+    learning_rate: Rate = Field(description="Peak rate of AdamW.")
     warmup_images: CountOrZero = Field(default=3200, description="Linear warm-up [images].")
     decay: Literal["cosine", "linear", "constant"] = Field(default="cosine", description="How the rate goes to zero.")
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.995, description="Decay of the weight average, a step.")
