@@ -13,7 +13,7 @@ import pandas as pd
 from galdiff.data.tablecache import cached, read_parquet
 from galdiff.errors import DataError, all_at_once, nearest_name
 
-__all__ = ["find_column", "find_table", "id_column", "read_table", "select", "selected", "take_rows"]
+__all__ = ["find_column", "find_table", "id_column", "read_table", "refuse_absent", "select", "selected", "take_rows"]
 
 _ROWS = 20_000  # of a CSV at a time
 _FLOAT = r"\d+\.0|\d(\.\d+)?[eE]\+\d+"  # as pandas and spreadsheets write whole numbers that they took for others
