@@ -70,7 +70,8 @@ def test_another_family_of_figures_changes_no_other(same):
     )
     found = {f.name: f for f in result.figures}
     own = {name: found.pop(name) for name in list(found) if name.endswith("[brightness]")}
-    assert {name.split("[")[0] for name in own} == {"FD", "KID", "energy", "precision", "recall", "density", "coverage"}
+    names = {"FD", "FD_infinity", "KID", "KID_subsets", "energy", "precision", "recall", "density", "coverage"}
+    assert {name.split("[")[0] for name in own} == names
     assert {figure.status for figure in own.values()} == {"ok"}
     assert found == same[0]
 
@@ -95,7 +96,10 @@ def test_curves_have_bands_and_sets(same):
     assert curves.sizes["feature"] == len(FEATURES)
 
 
-@pytest.mark.parametrize(("n", "few"), [(34, {"FD_shape", "FD_all"}), (49, {"FD_all"})])
+@pytest.mark.parametrize(
+    ("n", "few"),
+    [(34, {"FD_shape", "FD_all", "FD_infinity_shape", "FD_infinity_all"}), (49, {"FD_all", "FD_infinity_all"})],
+)
 def test_too_few_is_not_a_number(n, few):
     found, _ = figures(galaxies(n, 2))
     for name, figure in found.items():

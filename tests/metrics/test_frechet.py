@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from galdiff.errors import DataError
 from galdiff.metrics import Moments, Whitening, frechet_distance, frechet_infinity
+from galdiff.metrics.frechet import fewest_to_extrapolate
 
 
 def exact(n, mean, covariance, seed=0):
@@ -136,6 +137,13 @@ def test_too_few_to_extrapolate():
     x = np.random.default_rng(0).normal(size=(50, 10))
     with pytest.raises(DataError, match="too few") as raised:
         frechet_infinity(x, x)
-    assert "66 or so" in raised.value.remedy
+    # Where it says that there are enough, a fit has its three rungs, and with one less it has not.
+    for width, groups in ((10, 10), (7, 10), (3, 4), (1, 2), (5, 0)):
+        needed = fewest_to_extrapolate(width, groups=groups)
+        rows = np.random.default_rng(1).normal(size=(needed, width))
+        assert len(frechet_infinity(rows, rows, groups=groups).sizes) == 3
+        with pytest.raises(DataError, match="too few"):
+            frechet_infinity(rows[1:], rows, groups=groups)
+    assert "67" in raised.value.remedy
     with pytest.raises(DataError, match="groups"):
         frechet_infinity(x, x, groups=1)

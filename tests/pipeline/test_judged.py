@@ -11,8 +11,9 @@ from galdiff.data.stretch import Linear
 from galdiff.judges import Classifier, MorphologyEncoder
 from galdiff.model import ImageFormat
 from galdiff.pipeline import judged
-from galdiff.pipeline.judged import EncoderFeatures, Judging, Labeled, is_lenses
+from galdiff.pipeline.judged import EncoderFeatures, Judging, is_lenses
 from galdiff.pipeline.lenses import asked_rings
+from galdiff.pipeline.sets import Labeled
 from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Scalar, Votes
 from galdiff.schema.trees import Answer, Question, QuestionTree
 

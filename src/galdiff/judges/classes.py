@@ -6,7 +6,7 @@ floor is the same judge on held-out real images: what it makes of the truth.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -65,13 +65,14 @@ def class_figures(
     p, a = _pair(generated, asked, field)
     q, t = _pair(real, labels, field)
     rng, n = np.random.default_rng(seed), min(len(p), len(q))
-    enough = [c for c in range(len(field.classes)) if min((a == c).sum(), (t == c).sum()) >= MINIMUM]
+    counts = [int(min((a == c).sum(), (t == c).sum())) for c in range(len(field.classes))]
+    enough = [c for c, count in enumerate(counts) if count >= MINIMUM]
     counted = np.bincount(t, minlength=len(field.classes)) if frequency is None else np.asarray(frequency)
     frequency = counted.clip(min=1)
     protocol = "judge of classes trained on the training split, one class against the rest"
 
-    def measure(name: str, statistic: Statistic, ready: bool, protocol: str, note: str = "") -> Figure:
-        if not ready:
+    def measure(name: str, statistic: Statistic, count: int, protocol: str, note: str = "") -> Figure:
+        if not count:
             return Figure.too_few(name, n, protocol, f"needs {MINIMUM} of a class")
 
         def error(x: np.ndarray, y: np.ndarray) -> float:
@@ -80,15 +81,18 @@ def class_figures(
 
         # Real images decide what the judge can tell: they are the floor, and no value is right by itself.
         value, floor = statistic(p, a), statistic(q, t)
-        return Figure(name, value, error(p, a), floor, n, protocol, note=note, floor_error=error(q, t), ideal=None)
+        known: dict[str, Any] = {"note": note, "floor_error": error(q, t), "ideal": None}
+        # However many draws, a spread is known no better than by as many objects.
+        known["freedom"] = min(draws, count) - 1
+        return Figure(name, value, error(p, a), floor, n, protocol, **known)
 
     figures = [
-        measure(f"class_auc[{name}]", lambda x, y, c=c: auc(x[:, c], y == c), c in enough, protocol)  # type: ignore[misc]
+        measure(f"class_auc[{name}]", lambda x, y, c=c: auc(x[:, c], y == c), counts[c] * (c in enough), protocol)  # type: ignore[misc]
         for c, name in enumerate(field.classes)
     ]
     missing = len(field.classes) - len(enough)
     note = f"{missing} classes have fewer than {MINIMUM} objects" if missing else ""
-    several = len(enough) > 1
+    several = n if len(enough) > 1 else 0
     figures.append(measure("class_auc", lambda x, y: _macro(x, y, enough), several, f"{protocol}, mean", note))
     protocol = f"most probable class at equal frequencies, mean over classes with {MINIMUM} or more"
     figures.append(
@@ -130,7 +134,8 @@ def transfer_figures(
     list of Figure
         ``transfer_accuracy`` (balanced) and ``transfer_auc`` (mean over the classes), both on held-out real images; the
         floor is the mean of two judges, each trained on as many real images. Errors are of a bootstrap over the
-        held-out images, and of how the two differ.
+        held-out images, and of how the two differ, which is one degree of freedom: those of the figure are Welch's
+        (1947, *Biometrika* 34, 28).
     """
     y, t = np.asarray(labels), np.asarray(truth)
     n, classes = min(len(asked), len(y)), [c for c in range(len(field.classes)) if (t == c).sum() >= MINIMUM]
@@ -152,13 +157,22 @@ def transfer_figures(
     floors = np.mean(reals, axis=0)
     # Two trainings that differ by chance: the half of their difference squared is the variance of one.
     trained = np.abs(reals[0][0] - reals[1][0]) / np.sqrt(2)
-    error = np.hypot(np.nanstd(values[1:], axis=0), trained)
-    floor_error = np.hypot(np.nanstd(floors[1:], axis=0), trained / np.sqrt(2))
-    columns = zip(_TRANSFER, values[0], error, floors[0], floor_error, strict=True)
-    return [
-        Figure(name, float(v), float(e), float(f), len(t), protocol, floor_error=float(fe), ideal=None)
-        for name, v, e, f, fe in columns
-    ]
+    drawn, drawn_floor = (np.nanstd(numbers[1:], axis=0) for numbers in (values, floors))
+    error, floor_error = np.hypot(drawn, trained), np.hypot(drawn_floor, trained / np.sqrt(2))
+    figures = []
+    for k, name in enumerate(_TRANSFER):
+        value, floor = float(values[0][k]), float(floors[0][k])
+        more: dict[str, Any] = {"floor_error": float(floor_error[k]), "ideal": None}
+        more["freedom"] = _welch({_DRAWS - 1: drawn[k] ** 2 + drawn_floor[k] ** 2, 1: 1.5 * trained[k] ** 2})
+        figures.append(Figure(name, value, float(error[k]), floor, len(t), protocol, **more))
+    return figures
+
+
+def _welch(variances: Mapping[int, float]) -> int:
+    """Return the degrees of freedom of a sum of variances, which are given by the freedom of each."""
+    doubt = sum(variance**2 / freedom for freedom, variance in variances.items())
+    most = max(variances)
+    return round(sum(variances.values()) ** 2 / doubt) if doubt else most
 
 
 def _macro(probabilities: np.ndarray, labels: np.ndarray, classes: list[int]) -> float:

@@ -72,6 +72,7 @@ def sliding_distances(
     *,
     windows: int = 20,
     width: float | None = None,
+    span: tuple[float, float] | None = None,
     distance: Distance = frechet_distance,
     minimum: int | None = None,
 ) -> xr.Dataset:
@@ -84,9 +85,11 @@ def sliding_distances(
     values_a, values_b : array_like
         The label of every row, a number.
     windows : int
-        How many; their centers are evenly spaced, from one end of the reference's range to the other, within it.
+        How many; their centers are evenly spaced, from one end of the span to the other, within it.
     width : float, optional
         Of a window, which has both of its edges, in units of the label; by default such that neighbors overlap by half.
+    span : pair of float, optional
+        Ends of the labels that windows slide over; by default the range of the reference.
     distance : callable
         Of two sets of features.
     minimum : int, optional
@@ -107,7 +110,7 @@ def sliding_distances(
     one, other = _labels(values_a, a, values_b, b)
     if one.dtype.kind == "U":
         raise DataError("labels are not numbers", remedy="Compare class by class with class_distances")
-    low, high = float(one.min()), float(one.max())
+    low, high = (float(one.min()), float(one.max())) if span is None else span
     if windows < 1 or not high > low:
         raise DataError(f"{windows} windows cannot slide from {low:g} to {high:g}")
     width = 2 * (high - low) / (windows + 1) if width is None else width

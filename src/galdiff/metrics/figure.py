@@ -36,7 +36,8 @@ _TOLERATED = 3.0
 _NUMBERS = ("value", "error", "floor", "floor_error")
 RULE = (
     "pass: no farther from the ideal than real images are from each other, within the error bars; "
-    f"look: farther, but not beyond {_TOLERATED:g} times that; fail: beyond, error bars included; open: no error bars. "
+    f"look: farther, but not beyond {_TOLERATED:g} times that; fail: beyond, error bars included; "
+    "open: no error bars, or a distance that another figure is judged by already. "
     "Error bars are widened for the number of figures, so that real images seldom fail to pass all of them."
 )
 """The rule in words."""
@@ -69,6 +70,8 @@ class Figure:
         What the figure would be for a perfect model and infinitely many images; None where it is the floor itself.
     freedom : int
         Degrees of freedom of the errors: draws less one; without any the figure is open.
+    judged : bool
+        False of what estimates in another way what another figure is judged by: it is open, and counts in no verdict.
     """
 
     name: str
@@ -82,6 +85,7 @@ class Figure:
     floor_error: float | None = None
     ideal: float | None = 0.0
     freedom: int = 19
+    judged: bool = True
 
     def __post_init__(self) -> None:
         undefined = [key for key in _NUMBERS if not isfinite(getattr(self, key) or 0.0)]
@@ -119,7 +123,7 @@ class Figure:
         """Judge the figure at z standard deviations."""
         if self.departure is None or self.floor is None or self.error is None or self.floor_error is None:
             return "open"
-        if self.freedom < 1:  # the spread of one draw
+        if not self.judged or self.freedom < 1:  # without freedom: the spread of one draw
             return "open"
         floor = 0.0 if self.ideal is None else abs(self.floor - self.ideal)
         error = self.error if self.ideal is None else min(self.error, self.floor_error)

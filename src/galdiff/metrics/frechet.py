@@ -23,12 +23,20 @@ from galdiff.errors import DataError
 from galdiff.metrics.moments import Moments
 from galdiff.metrics.rows import as_pair
 
-__all__ = ["MINIMUM_PER_DIMENSION", "FrechetFit", "Whitening", "frechet_distance", "frechet_infinity"]
+__all__ = [
+    "MINIMUM_PER_DIMENSION",
+    "FrechetFit",
+    "Whitening",
+    "fewest_to_extrapolate",
+    "frechet_distance",
+    "frechet_infinity",
+]
 
 MINIMUM_PER_DIMENSION = 5
 """Samples a feature dimension below which a distance is "too few" and not a number."""
 _SMALL = 512  # Features, up to which singular values are cheap.
 _SMALLEST_PART = 2  # Samples a dimension, down to which the bias is proportional to 1 / n within a few percent.
+_RUNGS = 3  # that a line with an error takes
 
 
 def frechet_distance(features_a: Any, features_b: Any) -> float:
@@ -133,16 +141,15 @@ def frechet_infinity(
     rng = np.random.default_rng(seed)
     a, b = (x[torch.from_numpy(rng.permutation(len(x))).to(x.device)] for x in (a, b))
     fewest = len(b) if fixed else min(len(a), len(b))
-    if groups == 1 or groups < 0 or rungs < 3:
-        raise DataError(f"{rungs} rungs and {groups} groups: 3 rungs, and no group or 2, are needed at least")
+    if groups == 1 or groups < 0 or rungs < _RUNGS:
+        raise DataError(f"{rungs} rungs and {groups} groups: {_RUNGS} rungs, and no group or 2, are needed at least")
     # Every ladder of the jackknife has the same rungs.
     left = fewest - -(-fewest // groups) if groups else fewest
-    smallest = max(2, _SMALLEST_PART * width)
-    rungs, needed = min(rungs, left // smallest), 3 * smallest
-    if rungs < 3:
+    rungs = min(rungs, left // _smallest_part(width))
+    if rungs < _RUNGS:
         raise DataError(
             f"{fewest} rows of {width} features are too few to extrapolate from",
-            remedy=f"Needed are {needed + (needed // (groups - 1) if groups else 0)} or so",
+            remedy=f"Needed are {fewest_to_extrapolate(width, groups=groups)}",
         )
     distances = _ladder(a, b, rungs, fixed)
     value, slope, fit_error = _line(distances)
@@ -152,6 +159,16 @@ def frechet_infinity(
         without = [_line(_ladder(a[group_a != g], b[group_b != g], rungs, fixed))[0] for g in range(groups)]
         error = float(np.sqrt((groups - 1) * np.var(without)))
     return FrechetFit(value, error, fit_error, slope, len(b) // np.arange(1, rungs + 1), distances)
+
+
+def fewest_to_extrapolate(width: int, *, groups: int = 10) -> int:
+    """Return how many rows of either set `frechet_infinity` needs of so many features."""
+    rows = _RUNGS * _smallest_part(width)
+    return rows + (-(-rows // (groups - 1)) if groups else 0)
+
+
+def _smallest_part(width: int) -> int:
+    return max(2, _SMALLEST_PART * width)
 
 
 def _ladder(a: Tensor, b: Tensor, rungs: int, fixed: bool) -> np.ndarray:

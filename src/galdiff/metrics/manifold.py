@@ -89,5 +89,7 @@ def authentic_share(features_train: Any, features_generated: Any) -> float:
     if len(train) < 2:
         raise DataError(f"{len(train)} training sample has no neighbor")
     gap, source = nearest(generated, train, 1)
-    spacing = nearest(train, train, 1, same=True)[0][:, 0]
-    return float((spacing[source[:, 0]] < gap[:, 0]).double().mean())
+    sources, which = source[:, 0].unique(return_inverse=True)
+    # The nearest to a training sample is itself, or one that is equal to it.
+    spacing = nearest(train[sources], train, 2)[0][:, 1]
+    return float((spacing[which] < gap[:, 0]).double().mean())

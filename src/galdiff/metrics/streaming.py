@@ -7,7 +7,9 @@ change it.
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,19 +17,31 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from galdiff.errors import DataError
-from galdiff.metrics.frechet import frechet_distance
-from galdiff.metrics.kernel import Kernel, kernel_distance, polynomial_kernel
+from galdiff.metrics.conditional import class_distances, sliding_distances
+from galdiff.metrics.frechet import frechet_distance, frechet_infinity
+from galdiff.metrics.kernel import kernel_distance, squared_mmd
 from galdiff.metrics.manifold import authentic_share, precision_recall
 from galdiff.metrics.moments import Moments
 from galdiff.metrics.rows import as_features
-from galdiff.metrics.transport import energy_distance, wasserstein_distance
+from galdiff.metrics.transport import (
+    energy_distance,
+    sliced_wasserstein,
+    statistic_distances,
+    wasserstein_distance,
+)
 
 __all__ = [
     "AuthenticShare",
+    "ClassDistances",
     "EnergyDistance",
     "FrechetDistance",
+    "FrechetInfinity",
     "KernelDistance",
     "PrecisionRecall",
+    "SlicedWasserstein",
+    "SlidingDistances",
+    "SquaredMMD",
+    "StatisticDistances",
     "WassersteinDistance",
 ]
 
@@ -81,15 +95,19 @@ class FrechetDistance(Metric):
 
 
 class _Rows(Metric):
-    """Keeps all rows of both sets."""
+    """Keeps all rows of both sets, for a function of them; its keywords are options of the metric too."""
 
     is_differentiable = False
+    higher_is_better = False
     full_state_update = False
+    function: ClassVar[Callable[..., Any]]
     real: list[Tensor]
     generated: list[Tensor]
     width: Tensor
 
     def __init__(self, **options: Any) -> None:
+        known = inspect.signature(type(self).function).parameters
+        self.options = {name: options.pop(name) for name in list(options) if name in known}
         super().__init__(**options)
         # A process without rows is asked for none of this type, in one dimension.
         self.set_dtype(torch.float64)
@@ -99,7 +117,14 @@ class _Rows(Metric):
 
     def update(self, features: Any, real: bool) -> None:
         """Add rows ``(n, d)`` to either set."""
-        x = as_features(features).to(self.device)
+        self._add(as_features(features), real)
+
+    def compute(self) -> Tensor:
+        """Return the function's value or values, float64."""
+        return self._tensor(type(self).function(*self._rows(), **self.options))
+
+    def _add(self, x: Tensor, real: bool) -> None:
+        x = x.to(self.device)
         if self.width not in (0, x.shape[1]):
             raise DataError(f"features have shape {tuple(x.shape)}, after others of width {int(self.width)}")
         self.width = torch.tensor(x.shape[1], device=self.device)
@@ -116,6 +141,26 @@ class _Rows(Metric):
             sets.append(x[torch.from_numpy(np.lexsort(x.cpu().numpy().T[::-1])).to(x.device)])
         return sets[0], sets[1]
 
+    def _tensor(self, values: Any) -> Tensor:
+        return torch.as_tensor(np.asarray(values), dtype=torch.float64, device=self.device)
+
+
+class _Parts(_Rows):
+    """Keeps the label of every row as well, a number, in the last column."""
+
+    def update(self, features: Any, labels: Any, real: bool) -> None:  # type: ignore[override]
+        """Add rows ``(n, d)`` with their labels ``(n,)`` to either set."""
+        x, y = as_features(features), as_features(torch.as_tensor(np.asarray(labels))[:, None])
+        if len(x) != len(y):
+            raise DataError(f"{len(y)} labels are given of {len(x)} rows of features")
+        self._add(torch.cat([x, y.to(x.device)], dim=1), real)
+
+    def compute(self) -> Tensor:
+        """Return the distance of every part, float64; NaN where there are too few rows."""
+        a, b = self._rows()
+        found = type(self).function(a[:, :-1], a[:, -1], b[:, :-1], b[:, -1], **self.options)
+        return self._tensor(found["distance"])
+
 
 class KernelDistance(_Rows):
     """`galdiff.metrics.kernel_distance`: mean over subsets and its standard deviation, float64 ``(2,)``.
@@ -128,25 +173,21 @@ class KernelDistance(_Rows):
         Of `torchmetrics.Metric`.
     """
 
-    higher_is_better = False
+    function = kernel_distance
 
-    def __init__(
-        self,
-        *,
-        kernel: Kernel = polynomial_kernel,
-        subsets: int = 100,
-        subset_size: int = 1000,
-        seed: int = 2020,
-        **options: Any,
-    ) -> None:
-        super().__init__(**options)
-        self.kernel, self.subsets, self.subset_size, self.seed = kernel, subsets, subset_size, seed
 
-    def compute(self) -> Tensor:
-        """Return the mean and the standard deviation."""
-        drawn = {"subsets": self.subsets, "subset_size": self.subset_size, "seed": self.seed}
-        value = kernel_distance(*self._rows(), kernel=self.kernel, **drawn)
-        return torch.tensor(value, dtype=torch.float64, device=self.device)
+class SquaredMMD(_Rows):
+    """`galdiff.metrics.squared_mmd`.
+
+    Parameters
+    ----------
+    kernel
+        Of the function.
+    **options
+        Of `torchmetrics.Metric`.
+    """
+
+    function = squared_mmd
 
 
 class PrecisionRecall(_Rows):
@@ -161,42 +202,91 @@ class PrecisionRecall(_Rows):
     """
 
     higher_is_better = True
-
-    def __init__(self, *, k: int = 5, **options: Any) -> None:
-        super().__init__(**options)
-        self.k = k
-
-    def compute(self) -> Tensor:
-        """Return the four shares."""
-        value = precision_recall(*self._rows(), k=self.k)
-        return torch.tensor(value, dtype=torch.float64, device=self.device)
+    function = precision_recall
 
 
 class AuthenticShare(_Rows):
     """`galdiff.metrics.authentic_share`; ``real`` rows are those of the training set."""
 
     higher_is_better = True
-
-    def compute(self) -> Tensor:
-        """Return the share."""
-        return torch.tensor(authentic_share(*self._rows()), dtype=torch.float64, device=self.device)
+    function = authentic_share
 
 
 class EnergyDistance(_Rows):
-    """`galdiff.metrics.energy_distance`."""
+    """`galdiff.metrics.energy_distance`: the joint distance."""
 
-    higher_is_better = False
-
-    def compute(self) -> Tensor:
-        """Return the joint distance."""
-        return torch.tensor(energy_distance(*self._rows()), dtype=torch.float64, device=self.device)
+    function = energy_distance
 
 
 class WassersteinDistance(_Rows):
     """`galdiff.metrics.wasserstein_distance`: of every statistic, float64 ``(d,)``."""
 
-    higher_is_better = False
+    function = wasserstein_distance
 
-    def compute(self) -> Tensor:
-        """Return the distances."""
-        return torch.from_numpy(wasserstein_distance(*self._rows())).to(self.device)
+
+class StatisticDistances(_Rows):
+    """`galdiff.metrics.statistic_distances`: its variables of every statistic, in their order, float64 ``(4, d)``."""
+
+    function = statistic_distances
+
+    def _tensor(self, values: Any) -> Tensor:
+        return super()._tensor(values.to_dataarray())
+
+
+class SlicedWasserstein(_Rows):
+    """`galdiff.metrics.sliced_wasserstein`.
+
+    Parameters
+    ----------
+    projections, seed
+        Of the function.
+    **options
+        Of `torchmetrics.Metric`.
+    """
+
+    function = sliced_wasserstein
+
+
+class FrechetInfinity(_Rows):
+    """`galdiff.metrics.frechet_infinity`: value, error, error of the fit and slope, float64 ``(4,)``.
+
+    Parameters
+    ----------
+    rungs, fixed, groups, seed
+        Of the function.
+    **options
+        Of `torchmetrics.Metric`.
+    """
+
+    function = frechet_infinity
+
+    def _tensor(self, values: Any) -> Tensor:
+        return super()._tensor([values.value, values.error, values.fit_error, values.slope])
+
+
+class ClassDistances(_Parts):
+    """`galdiff.metrics.class_distances`: of every class that there is, in their order, float64 ``(class,)``.
+
+    Parameters
+    ----------
+    distance, minimum
+        Of the function.
+    **options
+        Of `torchmetrics.Metric`.
+    """
+
+    function = class_distances
+
+
+class SlidingDistances(_Parts):
+    """`galdiff.metrics.sliding_distances`: of every window, float64 ``(window,)``.
+
+    Parameters
+    ----------
+    windows, width, span, distance, minimum
+        Of the function.
+    **options
+        Of `torchmetrics.Metric`.
+    """
+
+    function = sliding_distances

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 import xarray as xr
 
 from galdiff.data.stretch import Linear, Stretch
 from galdiff.data.stretches import Asinh
 from galdiff.model import ImageFormat
-from galdiff.pipeline.judged import Judging, Labeled
+from galdiff.pipeline.judged import Judging
 from galdiff.pipeline.lenses import asked_rings
-from galdiff.pipeline.sets import Evaluation
+from galdiff.pipeline.sets import Evaluation, Labeled
 from galdiff.schema.conditions import Class, ConditionSchema, Scalar, Votes
 from galdiff.schema.fields import Field
 
@@ -65,8 +64,8 @@ def asked_figures(
         `asked_rings`.
     """
     real, half = parts["real"], len(parts["real"]) // 2
-    train = parts.get("train") or _rows(real, slice(0, half))
-    held_out = real if "train" in parts else _rows(real, slice(half, None))
+    train = parts.get("train") or real[np.arange(half)]
+    held_out = real if "train" in parts else real[np.arange(half, len(real))]
     stretch = stretch_for(train.images, unit)
     image_format = ImageFormat(bands, real.images.shape[-1], unit, stretch)
     judging = Judging(image_format, schema, train, held_out, parts["generated"], seed)
@@ -78,11 +77,6 @@ def asked_figures(
 def stretch_for(images: np.ndarray, unit: str) -> Stretch:
     """Return how networks, and the search for copies, see images that come without a stretch."""
     return Linear(0.0, 1.0) if unit == "display" else Asinh().fit(images)
-
-
-def _rows(part: Labeled, rows: slice) -> Labeled:
-    chosen = np.arange(len(part))[rows]
-    return Labeled(part.images[chosen], part.conditions[torch.from_numpy(chosen)])
 
 
 def _alike(a: Field, b: Field) -> bool:

@@ -7,14 +7,14 @@ pixel in common, every training image or as many as may be encoded.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from galdiff.latents import CutoutStore
-from galdiff.metrics import FeatureSpace, Figure, memorisation
+from galdiff.metrics import FeatureSpace, Figure, authentic_share, memorisation
 from galdiff.metrics.blocks import Blocks
 from galdiff.metrics.neighbours import pose
 from galdiff.pipeline.sets import Evaluation
@@ -132,7 +132,8 @@ def copies_in_features(
     Returns
     -------
     Evaluation
-        ``memorisation_<figure>[<space>]``, and ``feature_pair_…`` as of `copies`, the samples as they are.
+        ``memorisation_<figure>[<space>]``, ``authentic_share[<space>]`` (`galdiff.metrics.authentic_share`), and
+        ``feature_pair_…`` as of `copies`, the samples as they are.
     """
     generated, held_out = _as_many(generated, held_out, _ENCODED, seed)
     every = np.arange(len(training)) if rows is None else rows
@@ -140,12 +141,14 @@ def copies_in_features(
     among = f"{len(chosen)} of {len(every)}" if len(chosen) < len(every) else f"all {len(every)}"
     protocol = f"{space.protocol}; distance to the nearest of {among} training images"
     if few := _too_few(generated, held_out, chosen, protocol, f"[{space.name}]"):
-        return few
+        authentic = replace(few.figures[-1], name=f"authentic_share[{space.name}]")
+        return Evaluation([*few.figures, authentic])
     known = np.concatenate([space(np.asarray(images, np.float32)) for _, images in Blocks(training, chosen)])
-    found = memorisation(space(generated), space(held_out), known, pairs=_PAIRS, draws=_DRAWS, seed=seed)
+    near, real = space(generated), space(held_out)
+    found = memorisation(near, real, known, pairs=_PAIRS, draws=_DRAWS, seed=seed)
     sample, nearest = found["pair_sample"].to_numpy(), chosen[found["pair_index"].to_numpy()]
     pictures = {"generated": generated[sample], "training": _images(training, nearest)}
-    figures = _figures(found, protocol, f"[{space.name}]")
+    figures = [*_figures(found, protocol, f"[{space.name}]"), _authentic(near, real, known, protocol, space.name)]
     return Evaluation(figures, _pairs(found, pictures, "feature_pair"))
 
 
@@ -178,6 +181,18 @@ def _figures(found: xr.Dataset, protocol: str, space: str = "") -> list[Figure]:
         known: dict[str, Any] = {"note": note, "floor_error": floor_error, "ideal": ideal, "freedom": _DRAWS - 1}
         figures.append(Figure(f"memorisation_{name}{space}", value, error, floor, n, protocol, **known))
     return figures
+
+
+def _authentic(near: np.ndarray, real: np.ndarray, known: np.ndarray, protocol: str, space: str) -> Figure:
+    """Return the share of samples that are authentic, with held-out images as its floor."""
+    shares = [authentic_share(known, features) for features in (near, real)]
+    # A bootstrap over samples, in closed form.
+    errors = [(p * (1 - p) / len(rows)) ** 0.5 for p, rows in zip(shares, (near, real), strict=True)]
+    (value, floor), (error, floor_error), n = shares, errors, min(len(near), len(real))
+    protocol = f"{protocol}: share whose neighbor has a training image closer by (AuthPct / 100)"
+    note = "below the floor samples are copies, above it farther from the training images than real ones are"
+    more: dict[str, Any] = {"note": note, "floor_error": floor_error, "ideal": None, "freedom": n - 1}
+    return Figure(f"authentic_share[{space}]", value, error, floor, n, protocol, **more)
 
 
 def _pairs(found: xr.Dataset, pictures: dict[str, np.ndarray], prefix: str) -> xr.Dataset:

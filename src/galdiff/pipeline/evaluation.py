@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,7 +13,8 @@ from galdiff.metrics import FEATURES, FeatureSpace, Figure
 from galdiff.metrics.features import PhysicalFeatures
 from galdiff.pipeline.families import FAMILIES
 from galdiff.pipeline.families_objects import MORPHOLOGY
-from galdiff.pipeline.sets import SETS, Evaluation, Sets
+from galdiff.pipeline.sets import SETS, Evaluation, Labeled, Sets
+from galdiff.schema.conditions import Conditions, ConditionSchema
 
 __all__ = ["Evaluation", "Figure", "evaluate"]
 
@@ -20,9 +22,9 @@ _REFERENCE = 5000
 
 
 def evaluate(
-    train: np.ndarray | None,
-    held_out: np.ndarray,
-    generated: np.ndarray,
+    train: np.ndarray | Labeled | None,
+    held_out: np.ndarray | Labeled,
+    generated: np.ndarray | Labeled,
     *,
     bands: tuple[str, ...],
     unit: str = "display",
@@ -32,16 +34,18 @@ def evaluate(
     minimum: int = 50,
     lenses: bool = False,
     ellipsoids: int = 0,
+    schema: ConditionSchema | None = None,
 ) -> Evaluation:
     """Compare generated with held-out real images.
 
     Parameters
     ----------
-    train : numpy.ndarray or None
+    train : numpy.ndarray, Labeled or None
         Real images that fix the feature spaces and are the floor; without them a half of the held-out ones, drawn at
         random, is put aside for that.
-    held_out, generated : numpy.ndarray
-        Pixel values ``(n, band, y, x)``.
+    held_out, generated : numpy.ndarray or Labeled
+        Pixel values ``(n, band, y, x)``; with what is known of them, parts are compared too: classes, and windows over
+        a number.
     bands : tuple of str
         Names of the bands.
     unit : str
@@ -58,6 +62,8 @@ def evaluate(
         Whether the images are of strong lenses, less the light of the lens: rings are measured then.
     ellipsoids : int
         Lenses of each set that are fitted by an isothermal ellipsoid, about a second each.
+    schema : ConditionSchema, optional
+        Conditions that are known of all images.
 
     Returns
     -------
@@ -71,27 +77,35 @@ def evaluate(
     """
     rng = np.random.default_rng(seed)
     source = "the training split"
+    real, drawn = _labeled(held_out), _labeled(generated)
     if train is None:
-        if len(held_out) < 2:
+        if len(real) < 2:
             raise DataError("one real image cannot be split into two halves", remedy="Give more real images")
-        order, half = rng.permutation(len(held_out)), len(held_out) // 2
-        sample, held_out = held_out[order[:half]], held_out[order[half:]]
+        order, half = rng.permutation(len(real)), len(real) // 2
+        sample, real = real[order[:half]], real[order[half:]]
         source = "a half of the real images"
     else:
-        sample = train[rng.permutation(len(train))]
-    shapes = {images.shape[1:] for images in (sample, held_out, generated)}
+        sample = _labeled(train)[rng.permutation(len(train))]
+    shapes = {part.images.shape[1:] for part in (sample, real, drawn)}
     if len(shapes) > 1:
         raise DataError(f"the sets differ in the shape of their images: {sorted(shapes)}")
-    n = min(len(held_out), len(generated), len(sample))
+    n = min(len(real), len(drawn), len(sample))
     spaces = (PhysicalFeatures(), *(space for space in features if not isinstance(space, PhysicalFeatures)))
     for space in spaces:
-        space.fit(sample[:_REFERENCE], unit, source=source)
-    images = {"real": held_out[:n], "generated": generated[:n], "floor": sample[:n]}
-    usual = {"unit": unit, "seed": seed, "draws": draws, "minimum": minimum}
-    sets = Sets(images, spaces, bands, **usual, lenses=lenses, ellipsoids=ellipsoids)  # type: ignore[arg-type]
+        space.fit(sample.images[:_REFERENCE], unit, source=source)
+    compared = {"real": real, "generated": drawn, "floor": sample}
+    images = {name: part.images[:n] for name, part in compared.items()}
+    usual: dict[str, Any] = {"unit": unit, "seed": seed, "draws": draws, "minimum": minimum}
+    usual |= {"schema": schema or ConditionSchema(), "lenses": lenses, "ellipsoids": ellipsoids}
+    usual["conditions"] = {name: part.conditions[:n] for name, part in compared.items()}
+    sets = Sets(images, spaces, bands, **usual)
     parts = [family(sets) for family in FAMILIES]
     names = {"set": SETS, "band": bands, "feature": FEATURES, "statistic": MORPHOLOGY}
     # Variable-length text: the fixed-width kind has no Zarr v3 specification.
     coords = {axis: np.asarray(labels, dtype=object) for axis, labels in names.items()}
     curves = xr.merge([part.curves for part in parts]).assign_coords(coords)
     return Evaluation([figure for part in parts for figure in part.figures], curves)
+
+
+def _labeled(images: np.ndarray | Labeled) -> Labeled:
+    return images if isinstance(images, Labeled) else Labeled(images, Conditions({}, {}))

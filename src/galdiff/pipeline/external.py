@@ -24,8 +24,9 @@ from galdiff.pipeline.conditional import asked_figures, shared_schema, stretch_f
 from galdiff.pipeline.copies import copies, copies_in_features
 from galdiff.pipeline.evaluation import Evaluation
 from galdiff.pipeline.evaluation import evaluate as compare
-from galdiff.pipeline.judged import Labeled, is_lenses
+from galdiff.pipeline.judged import is_lenses
 from galdiff.pipeline.scores import digest, write_evaluation
+from galdiff.pipeline.sets import Labeled
 from galdiff.pipeline.sources import ImageSource, open_images
 from galdiff.progress import stage_progress
 from galdiff.report import write_report
@@ -146,9 +147,9 @@ def evaluate(
     bands = sources["real"].bands or tuple(str(k) for k in range(sources["real"].shape[0]))
     settings: dict[str, Any] = {"bands": bands, "unit": unit, "features": spaces, "seed": seed, "draws": draws}
     schema = shared_schema([source.schema for source in sources.values()])
-    settings["lenses"] = is_lenses(schema) if lenses is None else lenses
+    settings |= {"schema": schema, "lenses": is_lenses(schema) if lenses is None else lenses}
     with stage_progress("evaluation", total=3, unit="parts") as bar:
-        results = [compare(images.get("train"), images["real"], images["generated"], **settings)]
+        results = [compare(parts.get("train"), parts["real"], parts["generated"], **settings)]
         bar.update(1)
         if train is not None and memorisation:
             stretch = stretch_for(images["train"], unit)

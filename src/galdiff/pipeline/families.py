@@ -9,8 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from galdiff.pipeline.families_curves import power, profile, residual_spectrum, spectrum, two_samples
-from galdiff.pipeline.families_features import distributions, energy, fidelity, frechet, kernel
+from galdiff.pipeline.families_features import (
+    distributions,
+    energy,
+    extrapolated,
+    fidelity,
+    frechet,
+    kernel,
+    kernel_subsets,
+)
 from galdiff.pipeline.families_objects import ellipsoids, rings, shapes
+from galdiff.pipeline.families_parts import classes, sliding
 from galdiff.pipeline.sets import Evaluation, Sets
 
 __all__ = ["FAMILIES", "Family"]
@@ -20,11 +29,15 @@ Family = Callable[[Sets], Evaluation]
 
 FAMILIES: tuple[Family, ...] = (
     frechet,
+    extrapolated,
+    classes,
+    sliding,
     power,
     profile,
     spectrum,
     distributions,
     kernel,
+    kernel_subsets,
     energy,
     fidelity,
     residual_spectrum,

@@ -1,4 +1,8 @@
-"""Families over feature spaces: how far two clouds of points are from each other."""
+"""Families over feature spaces: how far two clouds of points are from each other.
+
+A distance has one figure that is judged. What estimates it another way, the Fréchet distance of infinitely many images
+and the kernel distance by subsets, is shown beside it: it would be asked the same question twice.
+"""
 
 from __future__ import annotations
 
@@ -13,41 +17,78 @@ from galdiff.metrics import (
     PROTOCOL,
     SHAPE,
     FeatureSpace,
+    Figure,
     energy_distance,
     frechet_distance,
+    frechet_infinity,
+    kernel_distance,
     precision_recall,
     squared_mmd,
     wasserstein_distance,
 )
-from galdiff.metrics.frechet import MINIMUM_PER_DIMENSION
+from galdiff.metrics.frechet import MINIMUM_PER_DIMENSION, fewest_to_extrapolate
 from galdiff.pipeline.sets import Evaluation, Sets, Statistic
 
-__all__ = ["distributions", "energy", "fidelity", "frechet", "kernel"]
+__all__ = ["distributions", "energy", "extrapolated", "fidelity", "frechet", "kernel", "kernel_subsets"]
 
 _PAIRS = 1000
 """Images of a set whose pairs are looked at: their cost is the square."""
+_SUBSET = 1000
+"""Images of a subset, as in published kernel distances, or a half of those that there are."""
+_RUNGS, _GROUPS = 6, 10  # of the extrapolation, which takes 231 distances
 _NEIGHBOR = 5
 _WIDE = 512
 """Features beyond which few runs hold out enough images."""
+_PAIRED = ("generated", "floor")
+"""What is compared with the real images."""
 _MORE = "galdiff evaluate --limit takes so many of larger folders, without --train twice the real ones; KID takes fewer"
 
 
 def frechet(sets: Sets) -> Evaluation:
     """Measure Fréchet distances in every feature space; of the physical ones without and with the sky."""
     figures = []
-    for space in sets.spaces:
-        features = sets.features(space)
-        wanted = [(f"FD[{space.name}]", space.width, "")]
-        if space.name == PROTOCOL:
-            wanted = [
-                ("FD_shape", len(SHAPE), "without the sky features"),
-                ("FD_all", len(FEATURES), "with sky noise, roughness and sky level"),
-            ]
-        for name, width, note in wanted:
-            known: dict[str, Any] = {"needed": MINIMUM_PER_DIMENSION * width, "note": note}
-            known["remedy"] = _MORE if width > _WIDE else ""
-            figures.append(sets.figure(name, _first(width), features, space.protocol, **known))
+    for name, space, width, note in _clouds(sets):
+        known: dict[str, Any] = {"needed": MINIMUM_PER_DIMENSION * width, "note": note}
+        known["remedy"] = _MORE if width > _WIDE else ""
+        figures.append(sets.figure(name, _first(width), sets.features(space), space.protocol, **known))
     return Evaluation(figures)
+
+
+def extrapolated(sets: Sets) -> Evaluation:
+    """Extrapolate Fréchet distances to infinitely many images (`galdiff.metrics.frechet_infinity`), as they are shown.
+
+    The curves ``ladder_distances``, ``ladder_sizes`` and the line through them, ``ladder_value`` with ``ladder_error``
+    and ``ladder_slope``, have an axis ``pair``: generated against real images, and other real ones against them.
+    """
+    figures, fits = [], {}
+    for name, space, width, note in _clouds(sets):
+        title, n = name.replace("FD", "FD_infinity", 1), len(sets.images["real"])
+        protocol = f"{space.protocol}; line in 1 / n through parts of all images, to none; jackknife of {_GROUPS}"
+        needed = fewest_to_extrapolate(width, groups=_GROUPS)
+        if n < needed:
+            figures.append(Figure.too_few(title, n, protocol, f"{n} images, {needed} needed", ideal=0.0))
+            continue
+        rows = {which: values[:, :width] for which, values in sets.features(space).items()}
+        options: dict[str, Any] = {"rungs": _RUNGS, "groups": _GROUPS, "seed": sets.seed}
+        fit, floor = (frechet_infinity(rows["real"], rows[which], **options) for which in _PAIRED)
+        fits[name] = fit, floor
+        told = f"bias of {fit.slope:.2g} at {n} images; {fit.fit_error:.1g} by the scatter about the line"
+        known: dict[str, Any] = {"floor_error": floor.error, "freedom": _GROUPS - 1, "judged": False}
+        known["note"] = "; ".join(filter(None, (told, note)))
+        figures.append(Figure(title, fit.value, fit.error, floor.value, n, protocol, **known))
+    if not fits:
+        return Evaluation(figures)
+    every = [fit for pair in fits.values() for fit in pair]
+    shape = (len(fits), len(_PAIRED))
+    numbers = {key: [getattr(fit, key) for fit in every] for key in ("value", "error", "slope")}
+    curves: dict[str, Any] = {f"ladder_{key}": (("ladder", "pair"), np.reshape(x, shape)) for key, x in numbers.items()}
+    for key in ("sizes", "distances"):
+        rungs = [
+            np.pad(x := getattr(fit, key).astype(float), (0, _RUNGS - len(x)), constant_values=np.nan) for fit in every
+        ]
+        curves[f"ladder_{key}"] = (("ladder", "pair", "rung"), np.reshape(rungs, (*shape, _RUNGS)))
+    curves["ladder_name"] = ("ladder", np.array(list(fits), dtype=object))
+    return Evaluation(figures, xr.Dataset(curves))
 
 
 def kernel(sets: Sets) -> Evaluation:
@@ -59,6 +100,27 @@ def kernel(sets: Sets) -> Evaluation:
             for space, values in _few(sets)
         ]
     )
+
+
+def kernel_subsets(sets: Sets) -> Evaluation:
+    """Measure kernel distances as they are published, as means over random subsets."""
+    figures = []
+    for space in sets.spaces:
+        values = {name: rows[: 2 * _SUBSET] for name, rows in sets.features(space).items()}
+        n = len(values["real"])
+        size, title = min(_SUBSET, n // 2), f"KID_subsets[{space.name}]"
+        protocol = f"{space.protocol}; squared MMD, kernel (x . y / d + 1)^3, {sets.draws} subsets of {size} of {n}"
+        if n < sets.minimum:
+            figures.append(Figure.too_few(title, n, protocol, f"{n} images, {sets.minimum} needed", ideal=0.0))
+            continue
+        drawn: dict[str, Any] = {"subsets": sets.draws, "subset_size": size}
+        mean, floor = (kernel_distance(values["real"], values[which], **drawn) for which in _PAIRED)
+        # Subsets share rows: of so large a part of all, their spread is that of the whole by this factor.
+        share = (size / (n - size)) ** 0.5
+        known: dict[str, Any] = {"floor_error": share * floor.std, "freedom": sets.draws - 1, "judged": False}
+        known["note"] = f"standard deviation of subsets {mean.std:.2g}"
+        figures.append(Figure(title, mean.value, share * mean.std, floor.value, n, protocol, **known))
+    return Evaluation(figures)
 
 
 def energy(sets: Sets) -> Evaluation:
@@ -101,6 +163,16 @@ def distributions(sets: Sets) -> Evaluation:
         figures.append(sets.figure(f"W1_{feature}", _wasserstein, one, protocol))
     stacked = (("set", "sample", "feature"), np.stack(list(features.values())))
     return Evaluation(figures, xr.Dataset({"features": stacked}))
+
+
+def _clouds(sets: Sets) -> Iterator[tuple[str, FeatureSpace, int, str]]:
+    """Yield what Fréchet distances are of: a name, a space, how many of its features, and a note."""
+    for space in sets.spaces:
+        if space.name == PROTOCOL:
+            yield "FD_shape", space, len(SHAPE), "without the sky features"
+            yield "FD_all", space, len(FEATURES), "with sky noise, roughness and sky level"
+        else:
+            yield f"FD[{space.name}]", space, space.width, ""
 
 
 def _few(sets: Sets) -> Iterator[tuple[FeatureSpace, dict[str, np.ndarray]]]:

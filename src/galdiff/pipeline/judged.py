@@ -23,11 +23,11 @@ from galdiff.judges import (
 )
 from galdiff.metrics import FeatureSpace, Figure
 from galdiff.metrics.votes import VoteComparison
-from galdiff.pipeline.sets import Evaluation
-from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Scalar, Votes
+from galdiff.pipeline.sets import Evaluation, Labeled
+from galdiff.schema.conditions import Class, ConditionSchema, Scalar, Votes
 from galdiff.schema.trees import QuestionTree
 
-__all__ = ["EncoderFeatures", "Judging", "Labeled", "is_lenses"]
+__all__ = ["EncoderFeatures", "Judging", "is_lenses"]
 
 _MINIMUM = 50
 """Held-out images, and training images of a class, below which no judge of classes is trained."""
@@ -74,27 +74,6 @@ class EncoderFeatures(FeatureSpace):
     def measure(self, images: np.ndarray) -> np.ndarray:
         """Return the features of pixel values."""
         return self._encoder.features(self._stretch(images))
-
-
-@dataclass(frozen=True)
-class Labeled:
-    """Pixel values ``(n, band, y, x)`` with what is known of them."""
-
-    images: np.ndarray
-    conditions: Conditions
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def where_known(self, name: str) -> Labeled:
-        """Return those whose condition of a name is known."""
-        known = self.conditions.masks[name]
-        return self if known.all() else Labeled(self.images[known.numpy()], self.conditions[known])
-
-    def numbers(self, name: str) -> np.ndarray:
-        """Return the values of a scalar condition, float64, NaN where it is unknown."""
-        values, known = self.conditions.values[name], self.conditions.masks[name]
-        return np.where(known.numpy(), values.numpy(), np.nan)
 
 
 @dataclass(frozen=True)

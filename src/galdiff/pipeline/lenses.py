@@ -6,7 +6,8 @@ import numpy as np
 
 from galdiff.judges import recovery_figures
 from galdiff.metrics import Figure, einstein_radius
-from galdiff.pipeline.judged import Judging, Labeled
+from galdiff.pipeline.judged import Judging
+from galdiff.pipeline.sets import Labeled
 from galdiff.schema.conditions import Scalar
 
 __all__ = ["RADII", "asked_rings"]

@@ -23,11 +23,11 @@ from galdiff.metrics.features import PhysicalFeatures
 from galdiff.model import DiffusionModel
 from galdiff.pipeline.copies import copies, copies_in_features
 from galdiff.pipeline.evaluation import Figure, evaluate
-from galdiff.pipeline.judged import Judging, Labeled, is_lenses
+from galdiff.pipeline.judged import Judging, is_lenses
 from galdiff.pipeline.lenses import asked_rings
 from galdiff.pipeline.reconstruction import reconstruction_scores
 from galdiff.pipeline.samples import held_out_rows
-from galdiff.pipeline.sets import Evaluation, bootstrap
+from galdiff.pipeline.sets import Evaluation, Labeled, bootstrap
 from galdiff.progress import stage_progress
 from galdiff.randomness import Draws, choose
 from galdiff.simulate.lensing import caustics_functions
@@ -111,11 +111,11 @@ def write_scores(
             spaces.append(judging.encoder(encoder, folder / "encoder"))
         bar.update(1)
         known: dict[str, Any] = {"bands": model.format.bands, "unit": model.format.unit, "features": spaces}
-        known |= {"lenses": is_lenses(model.schema), "ellipsoids": ellipsoids}
+        known |= {"schema": model.schema, "lenses": is_lenses(model.schema), "ellipsoids": ellipsoids}
         # The objects whose conditions were asked for come first, each once: sets are as large as the smallest.
         first = dict.fromkeys(np.searchsorted(held_out, asked).tolist())
-        paired = real[[*first, *(row for row in range(len(real)) if row not in first)]]
-        parts = [evaluate(train, paired, generated, **known, seed=seed, draws=draws)]
+        paired = held[np.array([*first, *(row for row in range(len(real)) if row not in first)])]
+        parts = [evaluate(learned, paired, drawn, **known, seed=seed, draws=draws)]
         bar.update(1)
         parts.append(Evaluation([*few, *_axis_ratios(folder)]))
         if classifier:

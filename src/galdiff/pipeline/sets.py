@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 
 from galdiff.metrics import FeatureSpace, Figure
+from galdiff.schema.conditions import Conditions, ConditionSchema
 
-__all__ = ["SETS", "Evaluation", "Sets", "Statistic", "Statistics", "bootstrap"]
+__all__ = ["SETS", "Evaluation", "Labeled", "Sets", "Statistic", "Statistics", "bootstrap"]
 
 SETS = ("real", "generated", "floor")
 """Names of the sets, as the curves' coordinate has them."""
@@ -43,6 +45,31 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Labeled:
+    """Pixel values ``(n, band, y, x)`` with what is known of them."""
+
+    images: np.ndarray
+    conditions: Conditions
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: np.ndarray) -> Labeled:
+        """Return rows, int64."""
+        return Labeled(self.images[rows], self.conditions[torch.from_numpy(rows)])
+
+    def where_known(self, name: str) -> Labeled:
+        """Return those whose condition of a name is known."""
+        known = self.conditions.masks[name]
+        return self if known.all() else self[np.flatnonzero(known.numpy())]
+
+    def numbers(self, name: str) -> np.ndarray:
+        """Return the values of a scalar condition, float64, NaN where it is unknown."""
+        values, known = self.conditions.values[name], self.conditions.masks[name]
+        return np.where(known.numpy(), values.numpy(), np.nan)
+
+
+@dataclass(frozen=True)
 class Sets:
     """Generated and real images, and other real images as the floor: as many of each.
 
@@ -64,6 +91,10 @@ class Sets:
         Whether the images are of strong lenses, less the light of the lens.
     ellipsoids : int
         Lenses of each set that are fitted by an isothermal ellipsoid.
+    schema : ConditionSchema
+        What is known of all of them.
+    conditions : mapping of str to Conditions
+        Of every one of `SETS`: what real objects are, and what was asked of generated ones.
     """
 
     images: Mapping[str, np.ndarray]
@@ -75,6 +106,8 @@ class Sets:
     minimum: int = 50
     lenses: bool = False
     ellipsoids: int = 0
+    schema: ConditionSchema = field(default_factory=ConditionSchema)
+    conditions: Mapping[str, Conditions] = field(default_factory=dict)
     _measured: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
 
     def map(self, measure: Callable[[np.ndarray], Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from galdiff.errors import DataError, StoreError
 from galdiff.metrics.figure import RULE, Figure, judge
 from galdiff.report.asked import asked_curves
 from galdiff.report.corner import corner_plot
+from galdiff.report.distances import distances
 from galdiff.report.memorisation import closest_pairs
 from galdiff.report.pictures import example_grids, grids, picture, reconstructions, sweeps
 from galdiff.report.plots import COLORS, curves, render
@@ -63,6 +64,7 @@ def write_report(folder: str | Path) -> Path:
         "figures": figures,
         "verdicts": (verdicts := judge(figures)),
         "judged": list(zip(figures, verdicts, strict=True)),
+        "distances": distances(figures, verdicts, data),
         "sources": evaluation.get("sources", {}),
         "versions": evaluation.get("versions", {}),
         "asks": grids(drawn["grid"], drawn["real"], unit) or example_grids(data, unit),
