@@ -5,6 +5,7 @@ import pytest
 
 from galdiff.errors import DataError
 from galdiff.judges import auc, class_figures, transfer_figures
+from galdiff.judges.classes import _welch
 from galdiff.metrics import balanced_accuracy, calibration_error, calibration_floor
 from galdiff.schema.conditions import Class
 
@@ -82,6 +83,15 @@ class TestFigures:
         assert "1 classes" in figures["class_auc"].note
         assert {f.status for f in class_figures(p[:5], y[:5], p, y, FIELD)} == {"too few"}
 
+    def test_errors_are_known_as_well_as_there_are_draws_and_objects(self):
+        p, y = judged(900, 4)
+        few = np.flatnonzero(y == 2)[12:]
+        kept = np.setdiff1d(np.arange(900), few)
+        for draws, freedom in ((100, 99), (30, 29)):
+            figures = {f.name: f for f in class_figures(p[kept], y[kept], p, y, FIELD, draws=draws)}
+            assert figures["class_auc[axion]"].freedom == 11
+            assert {f.freedom for name, f in figures.items() if name != "class_auc[axion]"} == {freedom}
+
     def test_what_does_not_go_together_is_refused(self):
         p, y = judged(30, 5)
         with pytest.raises(DataError, match="do not go with"):
@@ -100,6 +110,17 @@ def disks(n, seed, *, swapped=False):
     return images[:, None].astype(np.float32), (labels + swapped) % 3
 
 
+def test_a_sum_of_variances_is_known_by_its_parts():
+    assert _welch({99: 1.0, 1: 0.0}) == 99
+    assert _welch({99: 0.0, 1: 1.0}) == 1
+    assert _welch({20: 1.0, 10: 2.0}) == 20  # 9 / (1 / 20 + 4 / 10)
+    assert _welch({99: 0.0, 1: 0.0}) == 99
+    rng = np.random.default_rng(0)
+    # The variance of such a sum scatters as that of as many draws: 2 / freedom.
+    sums = rng.chisquare(20, 20_000) / 20 + 2 * rng.chisquare(10, 20_000) / 10
+    assert 2 / (sums.var() / sums.mean() ** 2) == pytest.approx(20, rel=0.05)
+
+
 def test_generated_images_are_worth_what_they_teach():
     train, held_out = disks(300, 0), disks(150, 1)
     options = {"seed": 0, "seen": 960}
@@ -111,5 +132,7 @@ def test_generated_images_are_worth_what_they_teach():
         assert right.floor > 0.9
         assert bad.value < 0.5
         assert bad.floor == right.floor
+        # Of the errors one part is of 100 draws, the other of two trainings.
+        assert 1 <= right.freedom <= 99
     few = transfer_figures(*disks(8, 2), *train, *held_out, FIELD, **options)
     assert {f.status for f in few} == {"too few"}

@@ -57,6 +57,12 @@ def test_the_more_figures_the_farther_one_must_stand_out():
     assert judge([one, *[figure(None, status="too few")] * 19])[0] == "look"
 
 
+def test_what_another_figure_is_judged_by_is_open_and_counts_in_no_verdict():
+    one, again = figure(0.14), figure(9.0, judged=False)
+    assert judge([one, *[again] * 19]) == ["look", *["open"] * 19]
+    assert Figure.from_dict(again.to_dict()) == again
+
+
 def test_real_images_pass_a_whole_page():
     """Values drawn as real ones are: 1 page in 100 may have a figure that does not pass."""
     rng = np.random.default_rng(0)

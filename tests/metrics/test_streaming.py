@@ -16,6 +16,9 @@ from galdiff.errors import DataError
 rng = np.random.default_rng(0)
 REAL, GENERATED = rng.normal(size=(90, 4)), rng.normal(0.2, 1.1, size=(75, 4))
 KERNEL = {"subsets": 10, "subset_size": 40}
+LADDER = {"rungs": 4, "groups": 5}
+WINDOWS = {"windows": 4, "span": (-2, 2), "minimum": 10}
+LABELED = ("ClassDistances", "SlidingDistances")
 
 
 def built():
@@ -26,17 +29,34 @@ def built():
         "AuthenticShare": metrics.AuthenticShare(),
         "EnergyDistance": metrics.EnergyDistance(),
         "WassersteinDistance": metrics.WassersteinDistance(),
+        "SquaredMMD": metrics.SquaredMMD(kernel=metrics.GaussianKernel(1.5)),
+        "SlicedWasserstein": metrics.SlicedWasserstein(projections=16, seed=3),
+        "StatisticDistances": metrics.StatisticDistances(),
+        "FrechetInfinity": metrics.FrechetInfinity(**LADDER),
+        "ClassDistances": metrics.ClassDistances(minimum=10),
+        "SlidingDistances": metrics.SlidingDistances(**WINDOWS),
     }
 
 
+def labels(rows, name):
+    """A label that belongs to the row: in windows its first feature, else one of two classes and a rare one."""
+    first = torch.as_tensor(rows)[:, 0]
+    return first if name == "SlidingDistances" else (first > 0).int() + (first > 1.8).int()
+
+
 def fill(metric, real, generated, batch):
+    name = type(metric).__name__
     for rows, side in ((generated, False), (real, True)):
         for part in torch.from_numpy(rows).split(batch) if len(rows) else ():
-            metric.update(part, real=side)
+            known = {"labels": labels(part, name)} if name in LABELED else {}
+            metric.update(part, real=side, **known)
 
 
 def expected():
     a, b = (x[np.lexsort(x.T[::-1])] for x in (REAL, GENERATED))
+    fit = metrics.frechet_infinity(a, b, **LADDER)
+    kinds, numbers = ([labels(x, name) for x in (a, b)] for name in LABELED)
+    statistics = metrics.statistic_distances(a, b)
     return {
         "FrechetDistance": metrics.frechet_distance(a, b),
         "KernelDistance": metrics.kernel_distance(a, b, **KERNEL),
@@ -44,7 +64,24 @@ def expected():
         "AuthenticShare": metrics.authentic_share(a, b),
         "EnergyDistance": metrics.energy_distance(a, b),
         "WassersteinDistance": metrics.wasserstein_distance(a, b),
+        "SquaredMMD": metrics.squared_mmd(a, b, kernel=metrics.GaussianKernel(1.5)),
+        "SlicedWasserstein": metrics.sliced_wasserstein(a, b, projections=16, seed=3),
+        "StatisticDistances": [statistics[key] for key in ("wasserstein", "wasserstein_scaled", "energy", "ks")],
+        "FrechetInfinity": [fit.value, fit.error, fit.fit_error, fit.slope],
+        "ClassDistances": metrics.class_distances(a, kinds[0], b, kinds[1], minimum=10)["distance"],
+        "SlidingDistances": metrics.sliding_distances(a, numbers[0], b, numbers[1], **WINDOWS)["distance"],
     }
+
+
+def test_every_public_distance_has_a_metric():
+    """What two sets of features are compared by; `memorisation` compares three."""
+    compared = ("distance", "distances", "mmd", "infinity", "share", "recall", "wasserstein")
+    functions = [name for name in metrics.__all__ if name.endswith(compared) and name.islower()]
+    named = {name.lower() for name in metrics.__all__ if not name.islower()}
+    assert [name for name in functions if name.replace("_", "") not in named] == []
+    known = expected()
+    assert np.isnan(known["ClassDistances"].values).tolist() == [False, False, True]
+    assert np.isfinite(known["SlidingDistances"]).sum() >= 2
 
 
 @pytest.mark.parametrize("batch", [1, 7, 1000])
@@ -114,18 +151,23 @@ def test_a_checkpoint_of_states_goes_on():
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric:UserWarning")
 def test_errors():
     for name, metric in built().items():
+        known = {"labels": np.zeros(3)} if name in LABELED else {}
         with pytest.raises(DataError):
             metric.compute()
         with pytest.raises(DataError, match="not finite"):
-            metric.update(np.full((3, 4), np.nan), real=True)
-        metric.update(REAL, real=True)
+            metric.update(np.full((3, 4), np.nan), real=True, **known)
+        metric.update(REAL[:3], real=True, **known)
         with pytest.raises(DataError, match="features"):
-            metric.update(np.ones((3, 5)), real=False)
+            metric.update(np.ones((3, 5)), real=False, **known)
         with pytest.raises(DataError):
             metric.compute()
         assert name in metrics.__all__
     with pytest.raises(DataError):
         metrics.FrechetDistance(0)
+    with pytest.raises(DataError, match="2 labels are given of 3 rows"):
+        metrics.ClassDistances().update(np.ones((3, 4)), np.zeros(2), real=True)
+    with pytest.raises(ValueError, match="subset"):
+        metrics.KernelDistance(subset=3)
 
 
 def test_importing_the_metrics_imports_no_torchmetrics_and_the_package_no_torch():

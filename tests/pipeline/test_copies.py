@@ -6,6 +6,7 @@ import torch
 import xarray as xr
 
 from galdiff.latents import CutoutStore
+from galdiff.metrics import authentic_share
 from galdiff.metrics.features import PhysicalFeatures
 from galdiff.metrics.neighbours import pose
 from galdiff.pipeline.copies import copies, copies_in_features
@@ -116,7 +117,19 @@ class TestFeatures:
 
     def test_images_of_one_population_are_at_the_floor(self, store, space):
         found = self.found(store, space, blobs(100, 3), blobs(100, 4))
-        assert [f.verdict(4.0) for f in found.figures] == ["pass"] * 3
+        assert [f.verdict(4.0) for f in found.figures] == ["pass"] * 4
+
+    def test_copies_are_not_authentic(self, store, space):
+        generated, held_out = blobs(80, 1), blobs(100, 2)
+        known = store.images(store.rows("train"))
+        generated[:78] = known[:78] + 1e-4
+        figure = self.found(store, space, generated, held_out).figures[-1]
+        assert figure.name == "authentic_share[physical-10]"
+        assert figure.value == authentic_share(space(known), space(generated)) <= 2 / 80
+        held = held_out[np.random.default_rng(0).permutation(100)[:80]]
+        assert figure.floor == authentic_share(space(known), space(held)) > 0.5
+        assert figure.error == pytest.approx((figure.value * (1 - figure.value) / 80) ** 0.5)
+        assert figure.verdict(4.0) != "pass"
 
     def test_arrays_and_stores_are_the_same_training_images(self, store, space):
         generated, held_out, rows = blobs(60, 3), blobs(60, 4), store.rows("train")
@@ -130,3 +143,5 @@ class TestFeatures:
     def test_few_images_have_no_figures(self, store, space):
         found = self.found(store, space, blobs(80, 3), blobs(80, 4), limit=20)
         assert {f.status for f in found.figures} == {"too few"}
+        assert found.figures[-1].name == "authentic_share[physical-10]"
+        assert len(found.figures) == 4

@@ -4,16 +4,20 @@ import base64
 import io
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
 import xarray as xr
 from PIL import Image
 
+from galdiff.metrics import Figure, judge
 from galdiff.report import write_report
 from galdiff.report.asked import asked_curves
 from galdiff.report.corner import corner_plot
+from galdiff.report.distances import distances
 from galdiff.report.memorisation import closest_pairs
+from galdiff.report.page import curve_panels
 from galdiff.report.pictures import grids, sweeps
 
 STEPS, SEEDS, SIZE = 6, 4, 16
@@ -43,6 +47,61 @@ def sweep():
     columns = {"sweep": np.full(len(step), "bar"), "step": step, "seed": seed}
     columns |= {"value": np.array([f"{k / 5:g}" for k in step]), "guidance": np.full(len(step), 2.0)}
     return samples(images[order], **{k: v[order] for k, v in columns.items()})
+
+
+@pytest.fixture
+def parts():
+    """Distances of infinitely many, of classes and in windows, and their figures."""
+    rng = np.random.default_rng(0)
+    sizes = np.tile(np.append(300 // np.arange(1, 6), np.nan), (1, 2, 1))
+    ladder, slide = ("ladder", "pair"), ("slide", "window")
+    curves = {f"ladder_{key}": (ladder, np.array([[0.1, 0.01]])) for key in ("value", "error", "slope")}
+    curves |= {"ladder_sizes": ((*ladder, "rung"), sizes), "ladder_distances": ((*ladder, "rung"), 30 / sizes)}
+    keys = ("distance", "error", "floor", "floor_error")
+    curves |= {f"sliding_{key}": (slide, rng.random((2, 9))) for key in keys}
+    curves["sliding_center"] = (slide, np.sort(rng.random((2, 9))))
+    data = xr.Dataset(
+        curves | {"ladder_name": ("ladder", text("FD_shape")), "sliding_title": ("slide", text("a", "b"))}
+    )
+    known = {"floor_error": 0.01, "note": "bias of 0.2 at 300 images"}
+    names = ("FD_shape", "FD_infinity_shape", "class_FD[no_sub]", "W1_r50")
+    figures = [Figure(name, 0.123 + k, 0.045, 0.067, 300, "p", **known) for k, name in enumerate(names)]
+    return [*figures, Figure.too_few("class_FD[cdm]", 12, "p", "12 images, 35 needed")], data
+
+
+def test_distances_of_parts_are_shown(parts, tmp_path):
+    figures, data = parts
+    found = distances(figures, judge(figures), data)
+    assert found["infinite"] == [(figures[0], figures[1])]
+    assert [(name, verdict) for name, _, verdict in found["classes"]] == [("no_sub", "fail"), ("cdm", "open")]
+    assert found["ladder"].startswith("<svg")
+    assert "<!-- FD_shape -->" in found["ladder"]
+    assert all(f"<!-- {name} -->" in found["windows"] for name in ("a", "b"))
+    assert distances(figures[3:4], ["pass"], xr.Dataset()) == {}
+    (tmp_path / "evaluation.json").write_text(json.dumps({"figures": [f.to_dict() for f in figures], "seconds": 7.25}))
+    data.to_zarr(tmp_path / "evaluation.zarr", zarr_format=3, consolidated=False)
+    page = write_report(tmp_path).read_text()
+    section = page[page.index('id="distances"') : page.index('id="morphology"')]
+    assert 'href="#distances"' in page
+    assert section.count("<svg") == 2
+    assert section.count("<table>") == 2
+    assert all(part in section for part in ("no_sub", "cdm", "too few", "bias of 0.2 at 300 images", "2.12 ± 0.045"))
+    assert "W1_r50" not in section
+    # What has no stages has the seconds of its evaluation.
+    assert ">evaluation</td>" in page
+    assert page.count('<td class="n">7.2') == 2
+    (tmp_path / "evaluation.json").unlink()
+    shutil.rmtree(tmp_path / "evaluation.zarr")
+    assert 'id="distances"' not in write_report(tmp_path).read_text()
+
+
+@pytest.mark.parametrize(
+    ("unit", "power"), [("nJy", "power [nJy² pixel²]"), ("e/s", "power [(e/s)² pixel²]"), ("", "power")]
+)
+def test_power_has_the_unit_of_a_power(unit, power):
+    data = xr.Dataset({"spectrum": ("k", [1.0, 2.0])}, {"band": ("band", text("g"))})
+    drawn = curve_panels(data, unit, lambda *_: [{"x": [1, 2], "y": [1, 2], "label": "l", "color": "r"}])
+    assert f"<!-- {power} -->" in drawn
 
 
 @pytest.fixture

@@ -121,7 +121,7 @@ def _numbers(sets: Sets) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
             title = f"{field.name} [{field.unit}]" if field.unit else field.name
             yield title, {name: part.numbers(field.name) for name, part in _labeled(sets).items()}
         elif isinstance(field, Votes):
-            yield field.tree.answers[0].name, {which: _fraction(sets, which, field) for which in SETS}
+            yield field.tree.answers[0].alias, {which: _fraction(sets, which, field) for which in SETS}
 
 
 def _fraction(sets: Sets, which: str, field: Votes) -> np.ndarray:

@@ -80,7 +80,7 @@ def write_report(folder: str | Path) -> Path:
         "levels": _levels(data, unit),
         "curves": _curves(data, unit),
         "skipped": _skipped(folder / "cutouts.skipped.jsonl"),
-        "compute": _compute(folder),
+        "compute": _compute(folder, evaluation.get("seconds")),
         "catalog": (folder / "catalog.yaml").read_text() if (folder / "catalog.yaml").is_file() else "",
     }
     write_text(folder / "report.html", fill_page("page.html", unit, context))
@@ -194,8 +194,9 @@ def curve_panels(data: xr.Dataset, unit: str, lines: Callable[[str, str, str], S
     panels = []
     for name, axis, scale, label in _CURVES:
         for band in data["band"].to_numpy().tolist() if name in data else ():
-            title, quantity = name.replace("_", " "), "surface brightness" if name == "profile" else "power"
-            panel = {"title": f"{title}, band {band}", "xlabel": label, "ylabel": f"{quantity} [{unit}]"}
+            title = name.replace("_", " ")
+            quantity = ("surface brightness", unit) if name == "profile" else ("power", _squared(unit))
+            panel = {"title": f"{title}, band {band}", "xlabel": label, "ylabel": _labeled(*quantity)}
             panel |= {"xscale": scale, "yscale": "linear" if name == "profile" else "log"}
             panels.append({**panel, "lines": lines(name, axis, band)})
     return curves(panels) if panels else ""
@@ -210,7 +211,17 @@ def _skipped(listed: Path) -> dict[str, Any]:
     return {"count": len(lines), "first": lines[:_SKIPPED_SHOWN], "file": listed.name}
 
 
-def _compute(folder: Path) -> list[dict[str, Any]]:
+def _squared(unit: str) -> str:
+    """Name the unit of power, which is that of the pixel values squared, times an area."""
+    return unit and f"{unit if unit.isalpha() else f'({unit})'}² pixel²"
+
+
+def _labeled(quantity: str, unit: str) -> str:
+    return f"{quantity} [{unit}]" if unit else quantity
+
+
+def _compute(folder: Path, seconds: float | None) -> list[dict[str, Any]]:
+    """Return what every stage took; an evaluation of other images has no stages, and its own seconds."""
     rows = []
     for path in (folder / "stages" / f"{stage}.json" for stage in _STAGES):
         if not path.is_file():
@@ -221,4 +232,7 @@ def _compute(folder: Path) -> list[dict[str, Any]]:
         for key in ("images", "images_per_second", "skipped_steps"):
             row[key] = last[0].get(key) if last else None
         rows.append(row)
+    if not rows and seconds is not None:
+        unknown = dict.fromkeys(("images", "images_per_second", "skipped_steps"))
+        rows.append({"stage": "evaluation", "seconds": seconds, **unknown})
     return rows
