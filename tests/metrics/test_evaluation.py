@@ -98,7 +98,10 @@ def test_curves_have_bands_and_sets(same):
 
 @pytest.mark.parametrize(
     ("n", "few"),
-    [(34, {"FD_shape", "FD_all", "FD_infinity_shape", "FD_infinity_all"}), (49, {"FD_all", "FD_infinity_all"})],
+    [
+        (34, {"FD_shape", "FD_all", "FD_infinity_shape", "FD_infinity_all"}),
+        (49, {"FD_all", "FD_infinity_shape", "FD_infinity_all"}),
+    ],
 )
 def test_too_few_is_not_a_number(n, few):
     found, _ = figures(galaxies(n, 2))

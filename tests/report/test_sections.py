@@ -54,7 +54,7 @@ def parts():
     """Distances of infinitely many, of classes and in windows, and their figures."""
     rng = np.random.default_rng(0)
     sizes = np.tile(np.append(300 // np.arange(1, 6), np.nan), (1, 2, 1))
-    ladder, slide = ("ladder", "pair"), ("slide", "window")
+    ladder, slide = ("ladder", "compared"), ("slide", "window")
     curves = {f"ladder_{key}": (ladder, np.array([[0.1, 0.01]])) for key in ("value", "error", "slope")}
     curves |= {"ladder_sizes": ((*ladder, "rung"), sizes), "ladder_distances": ((*ladder, "rung"), 30 / sizes)}
     keys = ("distance", "error", "floor", "floor_error")

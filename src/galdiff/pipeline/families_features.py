@@ -35,7 +35,7 @@ _PAIRS = 1000
 """Images of a set whose pairs are looked at: their cost is the square."""
 _SUBSET = 1000
 """Images of a subset, as in published kernel distances, or a half of all where that is fewer."""
-_RUNGS, _GROUPS = 6, 10  # of the extrapolation, which takes 231 distances
+_RUNGS, _GROUPS = 6, 10  # of the extrapolation at most, which takes 231 distances
 _NEIGHBOR = 5
 _WIDE = 512
 """Features beyond which few runs hold out enough images."""
@@ -58,22 +58,22 @@ def extrapolated(sets: Sets) -> Evaluation:
     """Extrapolate Fréchet distances to infinitely many images (`galdiff.metrics.frechet_infinity`), as they are shown.
 
     The curves ``ladder_distances``, ``ladder_sizes`` and the line through them, ``ladder_value`` with ``ladder_error``
-    and ``ladder_slope``, have an axis ``pair``: generated against real images, and other real ones against them.
+    and ``ladder_slope``, have an axis ``compared``: generated against real images, and other real ones against them.
     """
-    figures, fits = [], {}
+    figures, fits, groups = [], {}, min(_GROUPS, sets.draws)
     for name, space, width, note in _clouds(sets):
         title, n = name.replace("FD", "FD_infinity", 1), len(sets.images["real"])
-        protocol = f"{space.protocol}; line in 1 / n through parts of all images, to none; jackknife of {_GROUPS}"
-        needed = fewest_to_extrapolate(width, groups=_GROUPS)
+        protocol = f"{space.protocol}; line in 1 / n through parts of all images, to none; jackknife of {groups}"
+        needed = fewest_to_extrapolate(width, groups=groups)
         if n < needed:
             figures.append(Figure.too_few(title, n, protocol, f"{n} images, {needed} needed", ideal=0.0))
             continue
         rows = {which: values[:, :width] for which, values in sets.features(space).items()}
-        options: dict[str, Any] = {"rungs": _RUNGS, "groups": _GROUPS, "seed": sets.seed}
+        options: dict[str, Any] = {"rungs": _RUNGS, "groups": groups, "seed": sets.seed}
         fit, floor = (frechet_infinity(rows["real"], rows[which], **options) for which in _PAIRED)
         fits[name] = fit, floor
         told = f"bias of {fit.slope:.2g} at {n} images; {fit.fit_error:.1g} by the scatter about the line"
-        known: dict[str, Any] = {"floor_error": floor.error, "freedom": _GROUPS - 1, "judged": False}
+        known: dict[str, Any] = {"floor_error": floor.error, "freedom": groups - 1, "judged": False}
         known["note"] = "; ".join(filter(None, (told, note)))
         figures.append(Figure(title, fit.value, fit.error, floor.value, n, protocol, **known))
     if not fits:
@@ -81,12 +81,14 @@ def extrapolated(sets: Sets) -> Evaluation:
     every = [fit for pair in fits.values() for fit in pair]
     shape = (len(fits), len(_PAIRED))
     numbers = {key: [getattr(fit, key) for fit in every] for key in ("value", "error", "slope")}
-    curves: dict[str, Any] = {f"ladder_{key}": (("ladder", "pair"), np.reshape(x, shape)) for key, x in numbers.items()}
+    curves: dict[str, Any] = {
+        f"ladder_{key}": (("ladder", "compared"), np.reshape(x, shape)) for key, x in numbers.items()
+    }
     for key in ("sizes", "distances"):
         rungs = [
             np.pad(x := getattr(fit, key).astype(float), (0, _RUNGS - len(x)), constant_values=np.nan) for fit in every
         ]
-        curves[f"ladder_{key}"] = (("ladder", "pair", "rung"), np.reshape(rungs, (*shape, _RUNGS)))
+        curves[f"ladder_{key}"] = (("ladder", "compared", "rung"), np.reshape(rungs, (*shape, _RUNGS)))
     curves["ladder_name"] = ("ladder", np.array(list(fits), dtype=object))
     return Evaluation(figures, xr.Dataset(curves))
 

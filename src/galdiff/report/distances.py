@@ -50,7 +50,7 @@ def _ladder(data: xr.Dataset) -> str:
     for row, name in enumerate(data["ladder_name"].to_numpy().tolist() if "ladder_name" in data else ()):
         lines: list[dict[str, Any]] = []
         for which, label in _LINES.items():
-            of = data.isel(ladder=row, pair=int(which == "floor"))
+            of = data.isel(ladder=row, compared=int(which == "floor"))
             there = np.isfinite(of["ladder_distances"].to_numpy())
             size, distance = (of[key].to_numpy()[there] for key in ("ladder_sizes", "ladder_distances"))
             k = np.arange(len(size) + 1)
