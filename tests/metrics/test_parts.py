@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from galdiff.metrics import FeatureSpace, frechet_distance, frechet_infinity, judge, kernel_distance, sliding_distances
+from galdiff.pipeline.evaluation import evaluate
 from galdiff.pipeline.families_features import extrapolated, kernel_subsets
 from galdiff.pipeline.families_parts import classes, sliding
-from galdiff.pipeline.sets import SETS, Sets
+from galdiff.pipeline.sets import SETS, Labeled, Sets
 from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Scalar, Votes
 from galdiff.schema.trees import GZ2_TREE
 
@@ -155,3 +156,26 @@ def test_kernel_distances_by_subsets_have_the_error_of_the_whole():
             errors.append(found.std)
         # Halves scatter as the whole does over populations; of one population sqrt(3) times that.
         assert 0.75 < np.mean(errors) / np.std(distances) < most
+
+
+@pytest.mark.parametrize("halved", [False, True])
+def test_what_is_known_of_images_stays_with_them(halved, monkeypatch):
+    """Sets are drawn, halved and cut to one length; the class of an object shows in its size."""
+    monkeypatch.setattr("galdiff.pipeline.evaluation.FAMILIES", (classes,))
+    grid = np.arange(24) - 11.5
+
+    def labeled(n, seed):
+        rng = np.random.default_rng(seed)
+        kind = rng.integers(0, 2, n)
+        width = rng.uniform(0.9, 1.1, n) * np.array([1.5, 3.0])[kind]
+        q = rng.uniform(0.6, 1, n)[:, None, None]
+        r = np.hypot(grid[:, None], grid / q)
+        images = np.exp(-r / width[:, None, None]) + rng.normal(0.05, 0.01, (n, 24, 24))
+        known = Conditions({"kind": torch.from_numpy(kind)}, {"kind": torch.ones(n, dtype=torch.bool)})
+        return Labeled(images[:, None].astype(np.float32), known)
+
+    schema = ConditionSchema([Class("kind", ("small", "large"))])
+    given = (None, labeled(500, 0), labeled(260, 1)) if halved else (labeled(400, 0), labeled(250, 1), labeled(260, 2))
+    found = evaluate(*given, bands=("g",), schema=schema).figures
+    assert [f.name for f in found] == ["class_FD[small]", "class_FD[large]"]
+    assert judge(found) == ["pass", "pass"]
