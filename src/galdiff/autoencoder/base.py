@@ -140,5 +140,4 @@ class SkyAutoencoder(Autoencoder):
         parts = [self.decode(self.encode(part).mean) for part in x.split(_BATCH)]
         mean, maps = torch.cat([p.mean for p in parts]), torch.cat([p.maps for p in parts])
         residual = x - mean if valid is None else torch.where(valid, x - mean, 0.0)
-        with torch.autocast(x.device.type, enabled=False):  # no Fourier transform on CUDA takes bfloat16
-            self.grain.calibrate(mean.float(), residual.float(), maps.float(), by_content=by_content)
+        self.grain.calibrate(mean.float(), residual.float(), maps.float(), by_content=by_content)

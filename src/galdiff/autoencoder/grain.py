@@ -23,9 +23,10 @@ spectrum P on average; within an image and between images its octaves rise and f
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
 from itertools import pairwise
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,9 @@ from torch.nn import functional
 from galdiff.randomness import normal
 
 __all__ = ["SCALES", "Grain", "starlet"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 SCALES = 3
 """Octaves of the noise model."""
@@ -112,6 +116,19 @@ def _bins(height: int, width: int) -> tuple[Tensor, Tensor]:
     return lower, position - lower
 
 
+def _without_autocast(
+    method: Callable[Concatenate[Grain, Tensor, P], R],
+) -> Callable[Concatenate[Grain, Tensor, P], R]:
+    """Leave autocast for the length of a call: no Fourier transform on CUDA takes bfloat16."""
+
+    @wraps(method)
+    def wrapped(self: Grain, mean: Tensor, *args: P.args, **options: P.kwargs) -> R:
+        with torch.autocast(mean.device.type, enabled=False):
+            return method(self, mean, *args, **options)
+
+    return wrapped
+
+
 class Grain(nn.Module):
     """Scale-by-scale normal noise with local amplitude and band correlation.
 
@@ -155,6 +172,7 @@ class Grain(nn.Module):
         return 0.5 * torch.log(parts.median(dim=2).values + 1e-12)
 
     @torch.no_grad()
+    @_without_autocast
     def calibrate(self, mean: Tensor, residual: Tensor, maps: Tensor, *, by_content: bool = True) -> None:
         """Measure what a draw needs on reconstructions of real images, in closed form.
 
@@ -269,6 +287,7 @@ class Grain(nn.Module):
         octaves = torch.fft.irfft2(torch.fft.rfft2(white) * transfer, s=size)
         return (self._octaves(log_sigma, gain) / self.level[:, :, None, None] * octaves).sum(dim=1)
 
+    @_without_autocast
     def forward(self, mean: Tensor, maps: Tensor, white: Tensor, scatter: Tensor) -> Tensor:
         """Draw noise.
 
@@ -286,9 +305,8 @@ class Grain(nn.Module):
         Tensor
             ``(n, band, y, x)``.
         """
-        with torch.autocast(white.device.type, enabled=False):  # no Fourier transform on CUDA takes bfloat16
-            log_sigma = self.log_sigma(maps, (white.shape[-2], white.shape[-1]))
-            return self._draw(log_sigma, self._gain(self._summary(mean, log_sigma), scatter), white)
+        log_sigma = self.log_sigma(maps, (white.shape[-2], white.shape[-1]))
+        return self._draw(log_sigma, self._gain(self._summary(mean, log_sigma), scatter), white)
 
 
 def _fill(spectrum: Tensor, measured: Tensor) -> Tensor:
