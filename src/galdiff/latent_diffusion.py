@@ -16,6 +16,7 @@ import xarray as xr
 import galdiff.export  # noqa: F401 - images.galdiff.to_fits
 from galdiff.atomic import resource_errors, write_text
 from galdiff.config import fit_settings
+from galdiff.config.theory import check_options
 from galdiff.data import CutoutDataset
 from galdiff.errors import GaldiffError
 from galdiff.model import DiffusionModel, resolve_device
@@ -144,7 +145,7 @@ class LatentDiffusion:
         seed : int
             Number of the first sample; sample ``seed + i`` is the same image in any call, batch or machine.
         steps : int, optional
-            Sampler steps; by default the catalog file's.
+            Sampler steps; by default the catalog file's, or of another sampler what that kind wants.
         guidance : float or mapping, optional
             Weight of classifier-free guidance: 1 is the conditional model as trained, above exaggerates what is asked
             for, 0 ignores it; or weights by the names of conditions and answers, such as ``{"spiral": 2}``, the others
@@ -152,7 +153,9 @@ class LatentDiffusion:
         sampler : str, optional
             "heun", "dpmpp_2m", "unipc", "euler", "ddim", "ddpm" or "sde_dpmpp_2m".
         options : mapping, optional
-            Of sampler and guidance: ``grid``, ``eta``, ``noise_scale``, ``interval``, ``rescale``; see `SamplingSpec`.
+            Other keys of the catalog file's section sampling: ``grid``, ``shift``, ``rho``, ``eta``, ``noise_scale``,
+            ``interval``, ``rescale``, ``floor``. Those of the sampler and its grid are by default the catalog file's
+            with its own sampler alone.
         noise : bool
             With the sky noise; False gives the mean image.
         batch : int
@@ -180,7 +183,8 @@ class LatentDiffusion:
         ------
         GaldiffError
             For an unknown condition, class or answer, with the nearest known one, for units that the model's images do
-            not have, counts and seeds that are no whole numbers, and guidance that is negative or not finite.
+            not have, counts and seeds that are no whole numbers, guidance that is negative or not finite, and options
+            that are none, given twice, or do not go together or with the model.
         """
         if not _is_whole(n) or n < 1:
             raise GaldiffError(f"cannot draw {n!r} samples", remedy="Ask for one or more")
@@ -195,16 +199,20 @@ class LatentDiffusion:
                 raise GaldiffError(f"{weight!r} is no weight of guidance", remedy="Give a finite number from 0 on")
         stretched = self._is_stretched(units)
         asked = self.schema.ask(n, conditions)
-        if not conditions and not isinstance(guidance, Mapping):
-            guidance = 1.0  # nothing is asked for that could be exaggerated: the same images at half the cost
-        chosen = {"sampler": sampler, "steps": steps, "guidance": guidance, **(options or {})}
+        named = {"sampler": sampler, "steps": steps, "guidance": guidance}
+        given, named = check_options(options or {}), {k: v for k, v in named.items() if v is not None}
+        if twice := [name for name in named if given.get(name) is not None]:
+            raise GaldiffError(f"{twice[0]} is given twice", remedy="Leave it out of the options")
+        chosen = {**given, **named}
+        if not conditions and not isinstance(chosen.get("guidance"), Mapping):
+            chosen["guidance"] = 1.0  # nothing is asked for that could be exaggerated: the same images at half the cost
         drawn = self.model.sampler(**chosen)
         seeds = operator.index(seed) + torch.arange(n)
         parts = self.model.generate(
             drawn, seeds, asked, noise=noise, batch=batch, stretched=stretched, precision=precision
         )
         images = torch.cat(list(parts))
-        used = {**self.model.sampling, **{k: v for k, v in chosen.items() if v is not None}}
+        used = {**self.model.options(**chosen), "steps": drawn.steps}
         coords = {"seed": ("sample", seeds.numpy()), **condition_coordinates(self.schema, asked)}
         return self._array(images.numpy(), coords, {**used, "units": "stretched"} if stretched else used)
 

@@ -21,8 +21,7 @@ from torch import Tensor
 
 from galdiff.atomic import atomic_write, write_json
 from galdiff.autoencoder import Autoencoder, load_autoencoder
-from galdiff.diffusion import DDIM, ClassifierFree, Denoiser, FieldGuidance, Guidance, Sampler, Schedule, build_sampler
-from galdiff.diffusion.samplers import SAMPLERS
+from galdiff.diffusion import ClassifierFree, Denoiser, FieldGuidance, Floor, Guidance, Sampler, Schedule, build_sampler
 from galdiff.errors import CheckpointError, GaldiffError
 from galdiff.imageformat import ImageFormat
 from galdiff.nn import build_backbone
@@ -33,6 +32,8 @@ from galdiff.training import posthoc
 __all__ = ["DiffusionModel", "ImageFormat", "build_denoiser", "load_denoiser", "resolve_device"]
 
 _BATCH = 64
+_OF_THE_ESTIMATE = ("guidance", "interval", "rescale", "floor")
+"""Options of sampling that are of the denoiser's estimate, whichever sampler asks for it."""
 
 
 def build_denoiser(
@@ -101,23 +102,49 @@ class DiffusionModel:
         Parameters
         ----------
         **chosen
-            ``sampler``, ``steps``, ``grid``, ``eta``, ``noise_scale``; ``guidance`` (a weight, or weights by the names
-            of conditions and answers), ``interval`` and ``rescale``.
+            As of `options`.
+
+        Raises
+        ------
+        GaldiffError
+            For options that are none, or do not go with the sampler, its grid, the schedule or the autoencoder.
+        """
+        options = self.options(**chosen)
+        estimate = {name: options.pop(name) for name in _OF_THE_ESTIMATE if name in options}
+        return build_sampler(options.pop("sampler"), self._estimate(**estimate), **options)
+
+    def options(self, **chosen: Any) -> dict[str, Any]:
+        """Return the options of `sampler`: those chosen, and the model's own for the rest.
+
+        The model's own steps, grid and noise are of its own sampler; another one has the defaults of its kind.
+
+        Parameters
+        ----------
+        **chosen
+            ``sampler``, ``steps``, ``grid``, ``shift``, ``rho``, ``eta``, ``noise_scale``; ``guidance`` (a weight, or
+            weights by the names of conditions and answers), ``interval``, ``rescale``; ``floor`` (a pixel value).
         """
         given = {name: value for name, value in chosen.items() if value is not None}
-        name = given.get("sampler", self.sampling["sampler"])
-        # What the catalog file says of another sampler does not concern this one.
-        foreign = set(DDIM.OPTIONS) - set(SAMPLERS[name].OPTIONS if name in SAMPLERS else ())
-        options = {**{k: v for k, v in self.sampling.items() if k not in foreign}, **given, "sampler": name}
-        guidance = {k: options.pop(k) for k in ("guidance", "interval", "rescale") if k in options}
-        return build_sampler(options.pop("sampler"), self._guided(**guidance), **options)
+        other = given.get("sampler", self.sampling["sampler"]) != self.sampling["sampler"]
+        return {**{k: v for k, v in self.sampling.items() if k in _OF_THE_ESTIMATE or not other}, **given}
 
-    def _guided(self, guidance: float | Mapping[str, float], **options: Any) -> Denoiser | Guidance:
+    def _estimate(
+        self, guidance: float | Mapping[str, float], *, floor: float | None = None, **options: Any
+    ) -> Denoiser | Guidance | Floor:
+        estimate: Denoiser | Guidance = self.denoiser
         if isinstance(guidance, Mapping):
-            return FieldGuidance(self.denoiser, self.schema.weights(guidance), **options)
-        # Where nothing can be asked for there is nothing to guide, at twice the cost.
-        plain = guidance == 1 or not self.schema.fields
-        return self.denoiser if plain else ClassifierFree(self.denoiser, guidance, **options)
+            estimate = FieldGuidance(self.denoiser, self.schema.weights(guidance), **options)
+        elif guidance != 1 and self.schema.fields:  # where nothing can be asked for there is nothing to guide
+            estimate = ClassifierFree(self.denoiser, guidance, **options)
+        return estimate if floor is None else Floor(estimate, self._level(floor))
+
+    def _level(self, floor: float) -> Tensor:
+        """Return a pixel value as the denoiser sees it, ``(1, band, 1, 1)``."""
+        if self.autoencoder.KIND != "identity":
+            remedy = "Leave the floor out, or train with autoencoder: identity"
+            raise GaldiffError("a floor is of pixels, and the denoiser of this model sees latents", remedy=remedy)
+        pixels = torch.full((1, len(self.format.bands), 1, 1), floor, device=self.device)
+        return self.whiten(self.format.stretch(pixels))
 
     @torch.no_grad()
     def generate(
@@ -293,16 +320,25 @@ def _denoiser_errors(folder: Path) -> Iterator[None]:
 def resolve_device(name: str) -> torch.device:
     """Turn "auto", "cpu", "cuda" or "cuda:1" into a device that is there.
 
+    Others that PyTorch has, such as Apple's mps, are refused: random numbers, schedules and statistics are computed in
+    float64 and 64-bit integers, which mps does not have, and no test has run there.
+
     Raises
     ------
     GaldiffError
-        Where there is none.
+        Where there is none, or it is of another kind.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise GaldiffError(f"device '{name}' was asked for but CUDA is not available", remedy="Use --device cpu")
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except RuntimeError as error:
         raise GaldiffError(f"there is no device '{name}'", remedy="Use auto, cpu, cuda or cuda:1") from error
+    if device.type not in ("cpu", "cuda"):
+        reason = "its numbers need float64, and it was never tested there"
+        raise GaldiffError(f"galdiff does not run on '{name}': {reason}", remedy="Use auto, cpu, cuda or cuda:1")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise GaldiffError(f"device '{name}' was asked for but CUDA is not available", remedy="Use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise GaldiffError(f"there is no device '{name}': the last is cuda:{torch.cuda.device_count() - 1}")
+    return device

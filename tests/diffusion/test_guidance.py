@@ -157,3 +157,20 @@ def test_a_floor_cuts_nothing_bright():
     plain, floored = denoiser(x, t), Floor(denoiser, -0.5)(x, t)
     assert floored.min() == -0.5
     assert torch.equal(floored[plain > -0.5], plain[plain > -0.5])
+
+
+def test_a_floor_of_each_band():
+    denoiser = Denoiser(Sloped(), RectifiedFlow())
+    low = torch.tensor([-0.5, 0.25]).view(1, 2, 1, 1)
+    floored = Floor(denoiser, low)(5 * torch.randn(2, 2, 8, 8), torch.tensor(0.3))
+    assert floored.amin((0, 2, 3)).tolist() == [-0.5, 0.25]
+
+
+def test_a_floor_under_guidance_costs_nothing_outside_of_its_interval():
+    denoiser, rows = Denoiser(Sloped(), RectifiedFlow()), []
+    denoiser.backbone.register_forward_hook(lambda m, inputs, y: rows.append(len(inputs[0])))
+    guided = ClassifierFree(denoiser, 3, interval=(0.3, 0.6))
+    x, condition = torch.randn(3, 2, 4, 4), Shift(torch.tensor([1.0, 2.0, 3.0]))
+    floored = Euler(Floor(guided, 0.4), steps=10)(x, condition)
+    assert sorted(set(rows)) == [3, 6]
+    assert floored.min() >= 0.4 - 1e-6

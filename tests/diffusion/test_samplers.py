@@ -102,6 +102,16 @@ def test_no_floor_of_noise_is_left(name):
     assert drawn.std() < 0.01
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_without_steps_a_sampler_takes_those_of_its_kind(name):
+    """As many that the moments of a mixture come out, which twelve steps of the ancestral sampler do not give."""
+    run = build_sampler(name, Mixture(RectifiedFlow()))
+    assert run.steps == SAMPLERS[name].STEPS
+    drawn = run(normal(0, "sample", torch.arange(4000), (), device="cpu").double())
+    assert drawn.std().item() == pytest.approx(math.sqrt(0.84 + 0.01), rel=0.03)
+    assert (drawn.abs() - 1).std().item() == pytest.approx(0.1, rel=0.35)
+
+
 class TestAddedNoise:
     def test_eta_zero_is_euler(self):
         denoiser, noise = Mixture(RectifiedFlow()), torch.randn(50, dtype=torch.float64)
@@ -117,6 +127,8 @@ class TestAddedNoise:
     def test_what_makes_no_sense_is_refused(self):
         with pytest.raises(GaldiffError, match="eta"):
             DDIM(Mixture(EDM()), eta=1.5)
+        with pytest.raises(GaldiffError, match="says nothing where eta is 0"):
+            DDIM(Mixture(EDM()), noise_scale=0.9)
         with pytest.raises(GaldiffError, match="unknown sampler"):
             build_sampler("plms", Mixture(EDM()), steps=5)
 

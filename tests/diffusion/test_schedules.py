@@ -1,5 +1,7 @@
 """Laws of schedules and grids, and published special cases."""
 
+import math
+
 import pytest
 import torch
 from analytic import SCHEDULES, name_of
@@ -57,6 +59,22 @@ def test_the_karras_grid_of_edm_is_equation_5_but_for_its_ends():
     torch.testing.assert_close(found, expected, rtol=1.1e-3, atol=0)
 
 
+@pytest.mark.parametrize("rho", [1.0, 3.0])
+def test_rho_is_that_of_equation_5(rho):
+    low, high = 0.002 ** (1 / rho), 80 ** (1 / rho)
+    expected = torch.tensor([(high + i / 17 * (low - high)) ** rho for i in range(18)], dtype=torch.float64)
+    found = EDM().sigma(time_grid(EDM(), 18, "karras", rho=rho)[:-1])
+    torch.testing.assert_close(found, expected, rtol=1.1e-3, atol=0)
+
+
+def test_ends_are_what_samplers_take_for_none():
+    assert EDM(sigma_min=0.01, sigma_max=20.0).ends() == pytest.approx((0.01, 1 / 20))
+    assert Shifted(EDM(), 2.0).ends() == pytest.approx((0.004, 1 / 160))
+    left = math.exp(-(4.0 - 0.1) / 4 - 0.1 / 2)
+    assert Linear(beta_max=4.0).ends() == pytest.approx((0.0, left / math.sqrt(1 - left**2)))
+    assert Linear(beta_max=4.0, zero_terminal=True).ends() == pytest.approx((0.0, 0.0), abs=1e-15)
+
+
 @pytest.mark.parametrize("base", [RectifiedFlow(), Cosine(), Sigmoid(), Linear(), EDM()], ids=name_of)
 @pytest.mark.parametrize("shift", [0.3, 4.0])
 def test_a_shift_multiplies_the_ratio_of_noise_to_signal(base, shift):
@@ -108,6 +126,8 @@ def test_what_makes_no_sense_is_refused():
         lambda: time_grid(Cosine(), 5, "leading"),
         lambda: time_grid(Cosine(), 5, "karras", shift=3.0),
         lambda: time_grid(Cosine(), 5, shift=-1.0),
+        lambda: time_grid(Cosine(), 5, "logsnr", rho=3.0),
+        lambda: time_grid(Cosine(), 5, "karras", rho=0.0),
     ):
         with pytest.raises(GaldiffError):
             wrong()

@@ -18,6 +18,7 @@ import galdiff
 from galdiff import LatentDiffusion, cli
 from galdiff.config import fit_settings, load
 from galdiff.config.build import build_dataset
+from galdiff.config.samples import parse_options
 from galdiff.config.theory import check_theory
 from galdiff.pipeline import STAGES
 
@@ -98,7 +99,7 @@ def test_catalog_files_are_valid(page, text, place):
         assert len(build_dataset(spec, place)) == 12
     else:
         spec = load("quickstart", catalog)
-    check_theory(spec.denoiser.settings())
+    check_theory(spec)
 
 
 def _commands() -> list[tuple[str, str]]:
@@ -120,6 +121,8 @@ def test_commands_parse(page, line, place, monkeypatch):
         load(given["catalog"], given["overrides"] or ())
         stages = (given.get("stages") or "").split(",") if given.get("stages") else []
         assert {*stages, *(given.get("redo") or ())} <= set(STAGES)
+    elif "condition" in given:
+        parse_options(given["overrides"] or ())
 
 
 @pytest.mark.slow

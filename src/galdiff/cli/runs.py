@@ -98,23 +98,29 @@ def sample(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the sampler.")] = None,
     guidance: Annotated[float | None, typer.Option(min=0.0, help="Guidance weight; 1 is none.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="sampling.A=B", help="Draw with another value than the catalog file's."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first sample.")] = 0,
     ema: Annotated[float | None, typer.Option(help="Length of the weights' power-function average.")] = None,
     precision: Annotated[str, typer.Option(help="float32, or bfloat16: faster on a GPU.")] = "float32",
     device: Device = None,
     debug: Debug = False,
 ) -> None:
-    """Draw samples from a trained run."""
-    from galdiff.config.samples import parse_conditions, save_samples, suffix_of
+    """Draw samples from a trained run, as its catalog file's section sampling says or as --set changes it."""
+    from galdiff.config.samples import parse_conditions, parse_options, save_samples, suffix_of
 
     suffix_of(output)
     refuse_output(output)
-    conditions = parse_conditions(condition or ())
+    conditions, options = parse_conditions(condition or ()), parse_options(overrides or ())
     from galdiff import LatentDiffusion
 
     refuse_options(conditions, sample, LatentDiffusion.sample)
     model = LatentDiffusion.load(run, device=device or "auto", ema=ema)
-    images = model.sample(n, steps=steps, guidance=guidance, seed=seed, precision=precision, **conditions)
+    images = model.sample(
+        n, steps=steps, guidance=guidance, options=options, seed=seed, precision=precision, **conditions
+    )
     with appearing(output) as unfinished:
         save_samples(images, unfinished)
     typer.echo(f"{n} samples: {output}")

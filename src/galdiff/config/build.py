@@ -15,6 +15,7 @@ from galdiff.config.images import check_autoencoder
 from galdiff.config.load import Overrides, dump, load, strip_tags
 from galdiff.config.spec import RunSpec, StagesSpec
 from galdiff.config.theory import check_theory
+from galdiff.config.yaml import dotted
 from galdiff.errors import CatalogFileError, StaleRunError
 from galdiff.progress import say
 
@@ -158,9 +159,14 @@ def fit_settings(
     try:
         spec = StagesSpec.model_validate(dict(sections))
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, strip_tags(row, sections)))}: {row['msg']}" for row in error.errors()]
-        raise CatalogFileError("\n  ".join([f"{len(problems)} problems", *problems])) from error
-    check_theory(spec.denoiser.settings())
+        problems = [
+            f"{dotted((*strip_tags(row, sections), *inner))}: {message}"
+            for row in error.errors()
+            for inner, message in row.get("ctx", {}).get("problems", [((), row["msg"])])
+        ]
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise CatalogFileError("\n  ".join([count, *problems])) from error
+    check_theory(spec)
     if bands and size:
         check_autoencoder(spec.autoencoder, bands=bands, size=size)
     return _settings(spec, on_bad, None)

@@ -116,7 +116,7 @@ def check(
     found = Findings()
     device = _device(spec, found)
     try:
-        check_theory(spec.denoiser.settings())
+        check_theory(spec)
     except GaldiffError as error:
         found.problems.append(error)
     place = _writable(folder, found)

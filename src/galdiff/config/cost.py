@@ -154,7 +154,7 @@ def time_stages(
 
     coding = _step(encode_decode) / len(x) if trained else 3 * _forward(encode_decode)
     denoising = _step(denoise) / len(z)
-    passes = spec.sampling.steps * (4 if spec.sampling.sampler == "heun" else 2)
+    passes = spec.sampling.settings()["steps"] * (4 if spec.sampling.sampler == "heun" else 2)
     # A backward pass costs two forward passes; encoding and decoding cost half of one each.
     return {
         "cutouts": rows * _SECONDS_PER_DECODE,

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from galdiff.config.theory import check_options
 from galdiff.config.yaml import read_text
 from galdiff.errors import GaldiffError, ResourceError
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["parse_conditions", "save_samples", "suffix_of"]
+__all__ = ["parse_conditions", "parse_options", "save_samples", "suffix_of"]
 
 _SUFFIXES = (".zarr", ".fits", ".npy", ".png")
 
@@ -25,22 +26,46 @@ def parse_conditions(conditions: Iterable[str]) -> dict[str, Any]:
     GaldiffError
         For text that is no ``name=value``.
     """
-    asked: dict[str, Any] = {}
-    for text in conditions:
+    return _parse(conditions, "--condition ", "a condition reads name=value or name.answer=value")
+
+
+def parse_options(overrides: Iterable[str]) -> dict[str, Any]:
+    """Turn ``sampling.grid=karras`` and ``sampling.guidance.spiral=2`` into options of `LatentDiffusion.sample`.
+
+    Raises
+    ------
+    GaldiffError
+        For text that is no ``sampling.name=value``, and for what the section sampling does not have.
+    """
+    inside = []
+    for text in overrides:
+        section, dot, rest = text.partition(".")
+        if section != "sampling" or not dot:
+            remedy = "Give sampling.NAME=VALUE; the rest was settled by training"
+            raise GaldiffError("is no option of sampling", where=f"--set {text}", remedy=remedy)
+        inside.append(rest)
+    return check_options(
+        _parse(inside, "--set sampling.", "an option reads sampling.name=value"), where="--set sampling"
+    )
+
+
+def _parse(texts: Iterable[str], option: str, reads: str) -> dict[str, Any]:
+    parsed: dict[str, Any] = {}
+    for text in texts:
         name, equals, value = text.partition("=")
-        field, dot, answer = name.partition(".")
-        if not equals or not field or (dot and not answer):
-            raise GaldiffError("a condition reads name=value or name.answer=value", where=f"--condition {text}")
-        document = read_text(value, source=f"--condition {name}", inline=True)
+        field, dot, part = name.partition(".")
+        if not equals or not field or (dot and not part):
+            raise GaldiffError(reads, where=f"{option}{text}")
+        document = read_text(value, source=f"{option}{name}", inline=True)
         for problem in document.problems:
             raise GaldiffError(problem.message, where=problem.place)
         if dot:
-            if not isinstance(asked.setdefault(field, {}), dict):
-                raise GaldiffError("is asked for both whole and by answers", where=f"--condition {field}")
-            asked[field][answer] = document.value
+            if not isinstance(parsed.setdefault(field, {}), dict):
+                raise GaldiffError("is asked for both whole and by answers", where=f"{option}{field}")
+            parsed[field][part] = document.value
         else:
-            asked[field] = document.value
-    return asked
+            parsed[field] = document.value
+    return parsed
 
 
 def suffix_of(path: Path) -> str:

@@ -2,21 +2,59 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from galdiff.config.data import DataSpec, ask_problems
-from galdiff.config.section import Count, Flag, Fraction, Name, NonNegative, Positive, Section, section_error
+from galdiff.config.section import (
+    Count,
+    Flag,
+    Fraction,
+    Name,
+    NonNegative,
+    Positive,
+    Section,
+    did_you_mean,
+    section_error,
+)
 from galdiff.errors import CatalogFileError, GaldiffError
 from galdiff.schema.sweeps import sweep_steps
 
-__all__ = ["ObjectiveSpec", "SamplingSpec", "Schedule", "ScheduleSpec", "check_theory", "sweep_problems", "theory"]
+if TYPE_CHECKING:
+    from galdiff.config.spec import StagesSpec
+
+__all__ = [
+    "ObjectiveSpec",
+    "SamplingSpec",
+    "Schedule",
+    "ScheduleSpec",
+    "check_options",
+    "check_theory",
+    "sweep_problems",
+    "theory",
+]
+
+
+_SCHEDULES = {
+    "edm": ("sigma_min", "sigma_max"),
+    "cosine": ("offset",),
+    "linear": ("beta_min", "beta_max", "zero_terminal"),
+    "sigmoid": ("start", "end", "tau"),
+}
+"""Options that a kind of schedule has alone."""
 
 
 class ScheduleSpec(Section):
-    """The noise schedule."""
+    """The noise schedule: the shape of its curve, and where it begins and ends.
+
+    Samples begin with noise alone: what leaves more than a tenth of the signal at the end, or adds a tenth of noise at
+    the beginning, is refused.
+    """
 
     kind: Literal["rectified_flow", "edm", "cosine", "linear", "sigmoid"] = Field(
         default="rectified_flow", description="Straight lines, growing noise, or one of the variance-preserving curves."
@@ -27,17 +65,31 @@ class ScheduleSpec(Section):
     zero_terminal: Flag = Field(
         default=False, description="Leave nothing of the signal at the end (of linear; cosine and sigmoid do anyway)."
     )
+    beta_min: NonNegative | None = Field(default=None, description="Of linear: its rate at the beginning; 0.1.")
+    beta_max: Positive | None = Field(default=None, description="Of linear: its rate at the end; 20.")
+    offset: NonNegative | None = Field(default=None, description="Of cosine: begins so much later; 0.008.")
+    start: float | None = Field(default=None, description="Of sigmoid: where on the logistic curve it begins; -3.")
+    end: float | None = Field(default=None, description="Of sigmoid: where it ends; 3.")
+    tau: Positive | None = Field(default=None, description="Of sigmoid: its temperature, above 1 straighter; 1.")
+    sigma_min: Positive | None = Field(default=None, description="Of edm: noise at the beginning; 0.002.")
+    sigma_max: Positive | None = Field(default=None, description="Of edm: noise at the end; 80.")
 
     @model_validator(mode="after")
-    def _zero_terminal_is_of_linear(self) -> ScheduleSpec:
-        if self.zero_terminal and self.kind != "linear":
-            raise section_error((("zero_terminal",), f"is an option of the schedule linear, not of {self.kind}"))
+    def _options_are_of_the_kind(self) -> ScheduleSpec:
+        stray = [
+            ((name,), f"is an option of the schedule {kind}, not of {self.kind}")
+            for kind, names in _SCHEDULES.items()
+            for name in names
+            if kind != self.kind and getattr(self, name) is not None and getattr(self, name) is not False
+        ]
+        if stray:
+            raise section_error(*stray)
         return self
 
     def settings(self) -> dict[str, Any]:
-        """Return the description that `Schedule.from_dict` reads."""
+        """Return the description that `Schedule.from_dict` reads; what is not given is left out."""
         used = {"zero_terminal": self.kind == "linear", "shift": self.shift != 1}
-        return self.model_dump(exclude={name for name, is_used in used.items() if not is_used})
+        return self.model_dump(exclude={name for name, is_used in used.items() if not is_used}, exclude_none=True)
 
 
 Schedule = Annotated[ScheduleSpec, BeforeValidator(lambda value: {"kind": value} if isinstance(value, str) else value)]
@@ -100,23 +152,100 @@ def theory(schedule: ScheduleSpec, prediction: str | None, objective: ObjectiveS
     usual, times = _DEFAULTS.get(schedule.kind, _VARIANCE_PRESERVING)
     given = objective.settings()
     switch = {"self_conditioning": True} if given.pop("self_conditioning", False) else {}
+    chosen = {**times, **given}
+    if chosen["time"] == "log_normal" and "location" not in given:
+        # Densities of times move with a shifted schedule; this one is of noise levels, and is moved here.
+        chosen["location"] += math.log(schedule.shift)
     return {
         **switch,
         "schedule": schedule.settings(),
         "prediction": prediction or usual,
-        "objective": {**times, **given},
+        "objective": chosen,
     }
 
 
-def check_theory(settings: Mapping[str, Any]) -> None:
-    """Raise a `CatalogFileError` with the reason where the network cannot predict what it should on the schedule."""
-    from galdiff.diffusion import Schedule
+_PLACING = ("grid", "shift", "rho", "eta", "noise_scale")
+"""Options of the section sampling that are of the sampler and its grid, and not of the estimate."""
+_LEFT = 0.1
+"""Largest ratio of noise to signal where a schedule begins, and of signal to noise where it ends."""
+
+
+def check_theory(spec: StagesSpec) -> None:
+    """Refuse schedules, predictions and samplers that make no sense together.
+
+    Raises
+    ------
+    CatalogFileError
+        With the reason.
+    """
+    from galdiff.diffusion import Schedule, build_sampler
     from galdiff.diffusion.prediction import build_prediction
 
+    denoiser = spec.denoiser.settings()
+    with _of("denoiser.schedule"):
+        schedule = Schedule.from_dict(denoiser["schedule"])
+        noise, signal = schedule.ends()
+        if signal > _LEFT:
+            reason = f"its end leaves {signal:.2g} of the signal in the noise, and samples begin with noise alone"
+            raise GaldiffError(reason, remedy="Raise sigma_max, beta_max or shift, or set zero_terminal: true")
+        if noise > _LEFT:
+            reason = f"it begins with {noise:.2g} of noise in the signal, and samples would end without detail"
+            raise GaldiffError(reason, remedy="Lower sigma_min or shift")
+    with _of("denoiser.prediction"):
+        build_prediction(denoiser["prediction"], schedule)
+    sampling = spec.sampling.settings()
+    with _of("sampling"):
+        options = {name: sampling[name] for name in _PLACING if sampling.get(name) is not None}
+        build_sampler(sampling["sampler"], SimpleNamespace(schedule=schedule), steps=sampling["steps"], **options)
+    if spec.sampling.floor is not None and spec.autoencoder.kind != "identity":
+        reason = "is a level of pixels, and this denoiser sees latents. Leave it out, or set autoencoder: identity"
+        raise CatalogFileError(reason, where="sampling.floor")
+
+
+_ALONE = ("n", "asks", "sweeps")
+"""Keys of the section sampling that only the stages of a run know."""
+_VALUES = ConfigDict(allow_inf_nan=False)
+
+
+def check_options(options: Mapping[str, Any], *, where: str = "options") -> dict[str, Any]:
+    """Return options of sampling as the section has them: known, and of its types.
+
+    Whether they go together and with a model is the model's to say.
+
+    Parameters
+    ----------
+    options : mapping
+        Keys of `SamplingSpec` with their values; None is the model's own.
+    where : str
+        What the keys are in, for errors.
+
+    Raises
+    ------
+    GaldiffError
+        For an unknown key, with the nearest known one, and for a value that the key cannot have.
+    """
+    fields = {name: field for name, field in SamplingSpec.model_fields.items() if name not in _ALONE}
+    checked: dict[str, Any] = {}
+    for name, value in options.items():
+        if name not in fields:
+            hint = did_you_mean(name, fields)
+            raise GaldiffError(f"there is no option '{name}'{hint}", where=where, remedy=f"Known: {', '.join(fields)}")
+        kind: Any = Annotated[fields[name].annotation, fields[name]]
+        try:
+            checked[name] = None if value is None else TypeAdapter(kind, config=_VALUES).validate_python(value)
+        except ValidationError as error:
+            deepest = max(error.errors(), key=lambda row: len(row["loc"]))  # of a number or a mapping, the one meant
+            message = deepest["msg"].removeprefix("Input ")
+            raise GaldiffError(f"{message}, not {value!r}", where=f"{where}.{name}") from error
+    return checked
+
+
+@contextmanager
+def _of(key: str) -> Iterator[None]:
     try:
-        build_prediction(settings["prediction"], Schedule.from_dict(settings["schedule"]))
+        yield
     except GaldiffError as error:
-        raise CatalogFileError(str(error), where="denoiser.prediction") from error
+        raise CatalogFileError(str(error), where=key) from error
 
 
 class SamplingSpec(Section):
@@ -125,11 +254,21 @@ class SamplingSpec(Section):
     sampler: Literal["heun", "dpmpp_2m", "unipc", "euler", "ddim", "ddpm", "sde_dpmpp_2m"] = Field(
         default="heun", description="Solver of the sampling equation."
     )
-    steps: Annotated[Count, Field(le=65_536)] = Field(
-        default=12, description="Steps from noise to sample; Heun calls the network twice a step."
+    steps: Annotated[Count, Field(le=65_536)] | None = Field(
+        default=None,
+        description="Steps from noise to sample, of heun with two calls of the network each; by default 12 of heun and "
+        "unipc, 16 of dpmpp_2m, 50 of euler, ddim and sde_dpmpp_2m, 250 of ddpm.",
     )
     grid: Literal["uniform", "karras", "logsnr"] | None = Field(
-        default=None, description="Where the steps are; by default as the schedule's authors have them."
+        default=None,
+        description="Where the steps are: evenly (also called trailing), in powers or logarithms of the noise; by "
+        "default karras of the schedule edm, uniform of the others.",
+    )
+    shift: Positive | None = Field(
+        default=None, description="Of the grid uniform: above 1 more steps where there is more noise; 1."
+    )
+    rho: Positive | None = Field(
+        default=None, description="Of the grid karras: above 1 more steps where there is less noise; 7."
     )
     eta: Fraction | None = Field(default=None, description="Noise that ddim adds: 0 none, 1 as much as ddpm.")
     noise_scale: NonNegative | None = Field(
@@ -143,6 +282,11 @@ class SamplingSpec(Section):
         default=None, description="Times within which there is guidance, such as [0.2, 0.9]; by default all."
     )
     rescale: Fraction = Field(default=0.0, description="Share of the spread that guidance took to be given back.")
+    floor: float | None = Field(
+        default=None,
+        description="In pixel space: no estimate goes below this pixel value, such as five times the noise below the "
+        "sky, or 0 for black.",
+    )
     n: Count = Field(default=1024, description="Samples for the evaluation.")
     asks: dict[Name, dict[Name, Any]] | None = Field(default=None, description="Named conditions of the grid.")
     sweeps: dict[Name, dict[Name, Any]] | None = Field(
@@ -152,8 +296,11 @@ class SamplingSpec(Section):
     )
 
     def settings(self) -> dict[str, Any]:
-        """Return what the samples depend on; runs of before there were sweeps depend on no such key."""
-        return self.model_dump(exclude={"sweeps"} if self.sweeps is None else None)
+        """Return what the samples depend on; earlier runs depend on no key that came later."""
+        from galdiff.diffusion.samplers import SAMPLERS
+
+        later = {name for name in ("shift", "rho", "floor", "sweeps") if getattr(self, name) is None}
+        return {**self.model_dump(exclude=later), "steps": self.steps or SAMPLERS[self.sampler].STEPS}
 
     @model_validator(mode="after")
     def _options_fit(self) -> SamplingSpec:

@@ -8,9 +8,8 @@ arXiv:2305.08891, Equations 15 and 16).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,8 @@ from galdiff.diffusion.schedule import Schedule
 from galdiff.errors import GaldiffError
 
 __all__ = ["Autoguidance", "ClassifierFree", "FieldGuidance", "Floor", "Guidance"]
+
+Level = TypeVar("Level", bound=float | Tensor)
 
 _FLAT = 1e-12  # added to spreads, whose ratio is one where both estimates are constant
 
@@ -203,23 +204,27 @@ class Floor(_Wrapper):
     ----------
     denoiser : Denoiser
         Over pixels, with or without guidance.
-    low : float
-        The floor, in what the denoiser sees.
+    low : float or Tensor
+        The floor, in what the denoiser sees; a tensor broadcasts with the estimate, such as ``(band, 1, 1)``.
     """
 
-    def __init__(self, denoiser: Any, low: float) -> None:
+    def __init__(self, denoiser: Any, low: float | Tensor) -> None:
         super().__init__(denoiser)
         self.low = _finite(low)
+
+    def at(self, t: float) -> Any:
+        """Return what is to be asked at a time: a floor under what guidance asks then."""
+        return Floor(self.denoiser.at(t), self.low) if isinstance(self.denoiser, Guidance) else self
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Any = None, *, previous: Tensor | None = None) -> Tensor:
         """Return the estimate of the clean data; arguments as in `Denoiser.forward`."""
         return self.denoiser(x_t, t, condition, **_given(previous)).clamp_min(self.low)
 
 
-def _finite(weight: float) -> float:
-    if not math.isfinite(weight):
-        raise GaldiffError(f"{weight} is no weight or level", remedy="Give a finite number")
-    return float(weight)
+def _finite(level: Level) -> Level:
+    if not torch.as_tensor(level).isfinite().all():
+        raise GaldiffError(f"{level} is no weight or level", remedy="Give a finite number")
+    return level
 
 
 def _conditions_itself(denoiser: Any) -> bool:

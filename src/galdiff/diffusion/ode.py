@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -14,6 +14,8 @@ __all__ = ["DPMSolverPP2M", "Euler", "Heun", "UniPC"]
 
 class Euler(Sampler):
     """First order: the denoiser's output is constant over a step (DDIM; Song et al. 2021, arXiv:2010.02502)."""
+
+    STEPS: ClassVar[int] = 50
 
     def step(self, x: Tensor, i: int, denoise: Denoise, fresh: Fresh, memory: Any) -> tuple[Tensor, Any]:
         """Take one step."""
@@ -27,6 +29,8 @@ class Heun(Sampler):
     :math:`\hat\epsilon = (x_t - \alpha D) / \sigma`; both are averaged over the two ends of a step. This is the
     trapezoidal rule in sigma for EDM and in t for rectified flow.
     """
+
+    STEPS: ClassVar[int] = 12
 
     @property
     def nfe(self) -> int:
@@ -49,6 +53,8 @@ class Heun(Sampler):
 class DPMSolverPP2M(Sampler):
     """Second order from the last two outputs (DPM-Solver++(2M); Lu et al. 2022, arXiv:2211.01095, Algorithm 2)."""
 
+    STEPS: ClassVar[int] = 16
+
     def step(self, x: Tensor, i: int, denoise: Denoise, fresh: Fresh, memory: Any) -> tuple[Tensor, Any]:
         """Take one step."""
         output = denoise(x, i)
@@ -63,6 +69,8 @@ class UniPC(Sampler):
     through the last two values, the corrector, once the output at the new point is known, by the parabola through
     three; :math:`B(h) = e^h - 1` (their :math:`B_2`). The corrected point is not evaluated again.
     """
+
+    STEPS: ClassVar[int] = 12
 
     def step(self, x: Tensor, i: int, denoise: Denoise, fresh: Fresh, memory: Any) -> tuple[Tensor, Any]:
         """Take one step: correct the point where the last one ended, then predict."""

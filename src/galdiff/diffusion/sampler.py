@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from galdiff.diffusion.grid import time_grid
-from galdiff.diffusion.guidance import Guidance
+from galdiff.diffusion.guidance import Floor, Guidance
 from galdiff.diffusion.schedule import Schedule
 from galdiff.errors import GaldiffError
 from galdiff.randomness import normal
@@ -46,8 +46,8 @@ class Sampler(ABC):
     denoiser : Denoiser
         Anything with a ``schedule`` that returns posterior means.
     steps : int
-        Number of steps.
-    grid, shift
+        Number of steps; by default as many as the kind of sampler wants, `STEPS`.
+    grid, shift, rho
         See `time_grid`.
     times : Tensor, optional
         Descending times to use instead of a grid.
@@ -61,23 +61,29 @@ class Sampler(ABC):
     ----------
     nfe : int
         Denoiser evaluations of a run.
+    STEPS : int
+        Steps where none are asked for.
     OPTIONS : tuple of str
         Further arguments that a kind of sampler takes.
     """
 
+    STEPS: ClassVar[int]
     OPTIONS: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
         denoiser: _Denoises,
         *,
-        steps: int = 18,
+        steps: int | None = None,
         grid: str = "uniform",
         shift: float = 1.0,
+        rho: float = 7.0,
         times: Tensor | None = None,
     ) -> None:
         self.denoiser, schedule = denoiser, denoiser.schedule
-        self.times = (time_grid(schedule, steps, grid, shift=shift) if times is None else times).double()
+        if times is None:
+            chosen = time_grid(schedule, self.STEPS if steps is None else steps, grid, shift=shift, rho=rho)
+        self.times = (chosen if times is None else times).double()
         if not (self.times.diff() < 0).all():
             raise GaldiffError("the times of a sampler do not descend", remedy="Begin with the noisiest")
         self.alpha, self.sigma = schedule.alpha(self.times).tolist(), schedule.sigma(self.times).tolist()
@@ -125,7 +131,7 @@ class Sampler(ABC):
         conditions_itself, last = getattr(self.denoiser, "self_conditioning", False), None
         # Chosen here, where the times are known without a wait for the device.
         known = self.times.to(noise.dtype).tolist()
-        asked = [self.denoiser.at(t) if isinstance(self.denoiser, Guidance) else self.denoiser for t in known]
+        asked = [self.denoiser.at(t) if isinstance(self.denoiser, Guidance | Floor) else self.denoiser for t in known]
 
         def denoise(x: Tensor, i: int) -> Tensor:
             nonlocal last

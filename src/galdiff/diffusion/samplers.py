@@ -23,7 +23,9 @@ SAMPLERS: dict[str, type[Sampler]] = {
 """Samplers by the name that a catalog file uses."""
 
 
-def build_sampler(name: str, denoiser: Any, *, steps: int, grid: str | None = None, **options: Any) -> Sampler:
+def build_sampler(
+    name: str, denoiser: Any, *, steps: int | None = None, grid: str | None = None, **options: Any
+) -> Sampler:
     """Build a sampler by name.
 
     Parameters
@@ -32,12 +34,12 @@ def build_sampler(name: str, denoiser: Any, *, steps: int, grid: str | None = No
         A key of `SAMPLERS`.
     denoiser : Denoiser
         What is sampled.
-    steps : int
-        Number of steps.
+    steps : int, optional
+        Number of steps; by default as many as the sampler wants.
     grid : str, optional
         See `time_grid`; by default Karras et al.'s where the noise grows without bound, else uniform in time.
     **options
-        Of the sampler: ``eta``, ``noise_scale``, ``shift``.
+        Of the sampler, ``eta`` and ``noise_scale``, and of the grid, ``shift`` and ``rho``.
 
     Raises
     ------
@@ -46,7 +48,7 @@ def build_sampler(name: str, denoiser: Any, *, steps: int, grid: str | None = No
     """
     if name not in SAMPLERS:
         raise GaldiffError(f"unknown sampler '{name}'", remedy=f"Known: {', '.join(SAMPLERS)}")
-    stray = [option for option in options if option not in ("shift", *SAMPLERS[name].OPTIONS)]
+    stray = [option for option in options if option not in ("shift", "rho", *SAMPLERS[name].OPTIONS)]
     if stray:
         takers = [other for other, sampler in SAMPLERS.items() if stray[0] in sampler.OPTIONS]
         remedy = f"These have: {', '.join(takers)}" if takers else None

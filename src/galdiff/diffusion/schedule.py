@@ -51,8 +51,14 @@ class Schedule(ABC):
 
     @property
     def ends_empty(self) -> bool:
-        """Whether nothing is left of the signal at t = 1."""
-        return bool(self.alpha(torch.ones((), dtype=torch.float64)) < 1e-9)
+        """Whether nothing is left of the signal at t = 1, as far as a network in float32 can tell."""
+        return bool(self.alpha(torch.ones((), dtype=torch.float64)) < 1e-6)
+
+    def ends(self) -> tuple[float, float]:
+        """Return the ratios of noise to signal at t = 0 and of signal to noise at t = 1, both none to samplers."""
+        t = torch.tensor([0.0, 1.0], dtype=torch.float64)
+        alpha, sigma = self.alpha(t).tolist(), self.sigma(t).tolist()
+        return sigma[0] / alpha[0], alpha[1] / sigma[1]
 
     def log_snr(self, t: Tensor) -> Tensor:
         """Log signal-to-noise ratio of powers, infinite at a clean or an empty end."""

@@ -21,7 +21,7 @@ class DDIM(Sampler):
 
     Parameters
     ----------
-    denoiser, steps, grid, shift, times
+    denoiser, steps, grid, shift, rho, times
         As in `Sampler`.
     eta : float
         0 is Euler's sampler, 1 that of Ho et al. 2020.
@@ -30,11 +30,17 @@ class DDIM(Sampler):
         lens generators).
     """
 
+    STEPS: ClassVar[int] = 50
     OPTIONS: ClassVar[tuple[str, ...]] = ("eta", "noise_scale")
 
     def __init__(self, denoiser: Any, *, eta: float = 0.0, noise_scale: float = 1.0, **options: Any) -> None:
-        if not (0 <= eta <= 1 and noise_scale >= 0):
-            raise GaldiffError(f"eta {eta} is not in [0, 1], or the noise scale {noise_scale} is negative")
+        if not (0 <= eta <= 1 and 0 <= noise_scale < math.inf):
+            raise GaldiffError(
+                f"eta {eta} is not in [0, 1], or the noise scale {noise_scale} is negative or not finite"
+            )
+        if noise_scale != 1 and not eta:
+            reason = f"a noise scale of {noise_scale} says nothing where eta is 0, and no noise is added"
+            raise GaldiffError(reason, remedy="Give an eta, such as 1, or leave the noise scale out")
         super().__init__(denoiser, **options)
         self.eta, self.noise_scale = eta, noise_scale
 
@@ -54,10 +60,11 @@ class DDPM(DDIM):
 
     Parameters
     ----------
-    denoiser, steps, grid, shift, times, noise_scale
+    denoiser, steps, grid, shift, rho, times, noise_scale
         As in `DDIM`.
     """
 
+    STEPS: ClassVar[int] = 250
     OPTIONS: ClassVar[tuple[str, ...]] = ("noise_scale",)
 
     def __init__(self, denoiser: Any, *, noise_scale: float = 1.0, **options: Any) -> None:
@@ -70,6 +77,8 @@ class SDEDPMSolverPP2M(Sampler):
     .. math:: x_s = \frac{\sigma_s}{\sigma_t} e^{-h} x_t + \alpha_s (1 - e^{-2h}) \tilde D
               + \sigma_s \sqrt{1 - e^{-2h}}\, z
     """
+
+    STEPS: ClassVar[int] = 50
 
     def step(self, x: Tensor, i: int, denoise: Denoise, fresh: Fresh, memory: Any) -> tuple[Tensor, Any]:
         """Take one step."""
