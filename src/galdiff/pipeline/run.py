@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from galdiff.atomic import sha256_json, write_text
+from galdiff.atomic import sha256_json, write_json, write_text
 from galdiff.autoencoder import Autoencoder, load_autoencoder, weights_hash
 from galdiff.data import CutoutDataset
 from galdiff.data.stretch import Stretch
@@ -90,6 +91,12 @@ class _Flow:
     @property
     def views(self) -> int:
         return int(self.settings.denoiser.get("views", 1))
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The model's options of sampling: what the settings say that is not of the stage alone."""
+        settings = self.settings.sampling.items()
+        return {k: v for k, v in settings if k not in ("n", "asks", "sweeps") and v is not None}
 
     def inputs(self, stage: str) -> dict[str, Any]:
         """Everything the stage's result depends on."""
@@ -209,9 +216,7 @@ class _Flow:
             self.folder / "denoiser",
             image_format=self.image_format(cutouts),
             settings=self.settings.denoiser,
-            sampling={
-                k: v for k, v in self.settings.sampling.items() if k not in ("n", "asks", "sweeps") and v is not None
-            },
+            sampling=self.sampling,
             seed=self.settings.seed,
             device=self.device,
             metrics=self.folder / "metrics.jsonl",
@@ -223,8 +228,10 @@ class _Flow:
         return DiffusionModel.load(self.folder, device=self.device)
 
     def do_samples(self) -> None:
-        s = self.settings
-        path = self.folder / "samples.zarr"
+        s, path = self.settings, self.folder / "samples.zarr"
+        # Where samples alone are done again, with other options, these become the model's own.
+        spec = self.folder / "denoiser" / "spec.json"
+        write_json(spec, {**json.loads(spec.read_text()), "sampling": self.sampling})
         wanted = {"asks": s.sampling["asks"], "sweeps": s.sampling.get("sweeps")}
         write_samples(self.model(), self.cutouts(), path, n=s.sampling["n"], **wanted, seed=s.seed)
 
