@@ -54,6 +54,18 @@ def test_levels_of_a_decoder_in_training_depend_on_nothing_that_it_says():
     assert float(far.std()) == pytest.approx(float(noise.std()), rel=0.2)
 
 
+def test_grain_is_the_same_bits_under_autocast():
+    noise, maps = correlated_noise(64, size=32), 0.1 * torch.randn(64, 9, 8, 8) - 3
+    white, scatter = (normal(0, "x", torch.arange(64), shape) for shape in ((9, 32, 32), (9,)))
+    drawn = []
+    for enabled in (False, True):
+        grain = Grain(3)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            grain.calibrate(torch.zeros_like(noise), noise, maps)
+            drawn.append(grain(noise, maps, white, scatter))
+    assert torch.equal(*drawn)
+
+
 class TestStarlet:
     def test_scales_are_differences_of_images_smoothed_by_splines_with_holes(self):
         x = torch.randn(2, 3, 32, 32, dtype=torch.float64)

@@ -98,6 +98,16 @@ def test_asks_are_held_against_the_data(catalog):
     assert message.startswith("sampling.asks.bad: '7' is not among")
 
 
+@pytest.mark.parametrize(("null", "never"), [(0, "without"), (1, "with")])
+def test_guidance_needs_images_with_and_without_conditions(catalog, null, never):
+    (message,) = messages(catalog, f"denoiser.null={null}")
+    assert message.startswith(f"denoiser.null: guidance needs what the network makes of images {never} conditions")
+    assert messages(catalog, f"denoiser.null={null}", "sampling.guidance=1") == []
+    # Of several conditions, such as questions of votes, all are hidden from some images anyway.
+    votes = check(load("quickstart", [f"denoiser.null={null}"]), catalog.parent / "runs", estimate=False).problems
+    assert bool(votes) == (null == 1)
+
+
 class TestRowsThatStagesNeed:
     NOTHING = "split={train: 1.0, validation: 0, test: 0}"
 

@@ -22,7 +22,7 @@ from galdiff.diffusion import (
     build_sampler,
 )
 from galdiff.errors import GaldiffError
-from galdiff.randomness import Draws
+from galdiff.randomness import Draws, normal
 
 T = torch.tensor([0.02, 0.2, 0.5, 0.8, 0.97], dtype=torch.float64)
 
@@ -126,3 +126,26 @@ def test_a_resolution_shift_is_equation_23_of_esser(n):
     inner = slice(1, -1)
     uncertain = [s.sigma(t_n) / s.alpha(t_n) / math.sqrt(k) for s, k in ((shifted, m), (RectifiedFlow(), n))]
     torch.testing.assert_close(uncertain[0][inner], uncertain[1][inner])
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.95, 0.0])
+@pytest.mark.parametrize("schedule", [Linear(), Cosine()], ids=name_of)
+def test_every_step_of_ddpm_is_that_of_ho(schedule, scale):
+    """Ho et al. 2020, Equations 6 and 7, with c times the noise: the survival of the signal's power is theirs of t."""
+    denoiser = Denoiser(Sloped(), schedule, prediction="v")
+    sampler = build_sampler("ddpm", denoiser, steps=8, noise_scale=scale)
+    seeds, steps = torch.tensor([3, 17, 5]), []
+    start = torch.randn(3, 4, dtype=torch.float64)
+    sampler(start, seeds=seeds, callback=lambda i, x: steps.append(x))
+    x = start * schedule.sigma(sampler.times[0])
+    for i, found in enumerate(steps[:-1]):
+        t, s = sampler.times[i], sampler.times[i + 1]
+        here, there = schedule.alpha(t) ** 2, schedule.alpha(s) ** 2
+        alpha = here / there
+        data = denoiser(x, t)
+        mean = there.sqrt() * (1 - alpha) / (1 - here) * data + alpha.sqrt() * (1 - there) / (1 - here) * x
+        std = ((1 - there) / (1 - here) * (1 - alpha)).sqrt()
+        x = mean + scale * std * normal(0, f"step {i}", seeds, (4,)).double()
+        torch.testing.assert_close(found, x)
+        x = found
+    torch.testing.assert_close(steps[-1], denoiser(x, sampler.times[-2]))

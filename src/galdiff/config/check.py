@@ -295,6 +295,13 @@ def _guidance(spec: RunSpec, schema: ConditionSchema, found: Findings) -> None:
         schema.weights(guidance if isinstance(guidance, dict) else {})
     except GaldiffError as error:
         found.problems.append(CatalogFileError(str(error), where="sampling.guidance"))
+    # A single class or number is hidden from the null share alone; of several, any are.
+    single = len(schema.fields) == 1 and not isinstance(schema.fields[0], Votes)
+    if schema.fields and guidance != 1 and (spec.denoiser.null == 1 or (single and spec.denoiser.null == 0)):
+        never = "without" if spec.denoiser.null == 0 else "with"
+        message = f"guidance needs what the network makes of images {never} conditions, which it would never have seen"
+        remedy = "Set null to 0.1 or so, or sampling.guidance: 1"
+        found.problems.append(CatalogFileError(message, where="denoiser.null", remedy=remedy))
 
 
 def _features(spec: RunSpec, found: Findings) -> None:
