@@ -55,6 +55,12 @@ class TestAnotherSampler:
             assert (drawn.steps, drawn.noise_scale) == (1000, 0.9)
         assert model.sampler(steps=5).noise_scale == 0.9
 
+    def test_another_grid_is_not_bent_as_the_model_s_own(self):
+        model = tiny({"sampler": "heun", "steps": 5, "grid": "karras", "rho": 3.0, "guidance": 1.0}).model
+        assert model.options(grid="uniform") == {"sampler": "heun", "steps": 5, "grid": "uniform", "guidance": 1.0}
+        assert model.options(grid="karras")["rho"] == 3.0
+        assert model.sampler(grid="uniform").times.tolist() == pytest.approx([1, 0.8, 0.6, 0.4, 0.2, 0])
+
     def test_the_images_say_what_they_were_drawn_with(self):
         images = tiny(ANCESTRAL).sample(1, kind="disk", sampler="unipc", options={"shift": 3.0})
         told = {k: images.attrs[k] for k in ("sampler", "steps", "shift", "guidance", "rescale")}

@@ -116,7 +116,8 @@ class DiffusionModel:
     def options(self, **chosen: Any) -> dict[str, Any]:
         """Return the options of `sampler`: those chosen, and the model's own for the rest.
 
-        The model's own steps, grid and noise are of its own sampler; another one has the defaults of its kind.
+        The model's own steps, grid and noise are of its own sampler; another one has the defaults of its kind, and so
+        has another grid.
 
         Parameters
         ----------
@@ -125,8 +126,12 @@ class DiffusionModel:
             weights by the names of conditions and answers), ``interval``, ``rescale``; ``floor`` (a pixel value).
         """
         given = {name: value for name, value in chosen.items() if value is not None}
-        other = given.get("sampler", self.sampling["sampler"]) != self.sampling["sampler"]
-        return {**{k: v for k, v in self.sampling.items() if k in _OF_THE_ESTIMATE or not other}, **given}
+        own = dict(self.sampling)
+        if given.get("sampler", own["sampler"]) != own["sampler"]:
+            own = {name: own[name] for name in _OF_THE_ESTIMATE if name in own}
+        elif given.get("grid", own.get("grid")) != own.get("grid"):
+            own = {name: value for name, value in own.items() if name not in ("shift", "rho")}
+        return {**own, **given}
 
     def _estimate(
         self, guidance: float | Mapping[str, float], *, floor: float | None = None, **options: Any

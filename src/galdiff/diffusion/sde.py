@@ -40,7 +40,7 @@ class DDIM(Sampler):
             )
         if noise_scale != 1 and not eta:
             reason = f"a noise scale of {noise_scale} says nothing where eta is 0, and no noise is added"
-            raise GaldiffError(reason, remedy="Give an eta, such as 1, or leave the noise scale out")
+            raise GaldiffError(reason, remedy="Give an eta, such as 1, or a noise scale of 1")
         super().__init__(denoiser, **options)
         self.eta, self.noise_scale = eta, noise_scale
 
