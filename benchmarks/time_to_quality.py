@@ -193,7 +193,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, nargs="+", default=[60, 120, 240, 600, 1200])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--systems", nargs="+", default=["galdiff", "diffusers"], choices=["galdiff", "diffusers"])
-    parser.add_argument("--longest", type=float, default=110, help="seconds of galdiff's autoencoder, at most")
+    parser.add_argument("--longest", type=float, default=80, help="seconds of galdiff's autoencoder, at most")
     parser.add_argument("--rates", type=float, nargs=2, default=[None, None], help="images a second, of one system")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()

@@ -67,7 +67,7 @@ denoiser:
 def test_mistakes_in_sections_do_not_hide_those_between_them(write):
     path = write("""\
 name: demo
-data: {kind: image_folder, root: stamps, classes: {0: disk, 1: round}, sise: 60, crop: 3}
+data: {kind: image_folder, root: stamps, classes: {0: disk, 1: round}, size: 60, sise: 64, crop: 3}
 autoencoder: {width: 17}
 denoiser: {batch: 0}
 sampling: {asks: {a: {morphology: diks}}, sweeps: {b: {morpholgy: [disk, round]}}}

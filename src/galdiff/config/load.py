@@ -190,10 +190,10 @@ def _told_once(rows: list[Any]) -> list[Any]:
 
 
 def _further(rows: Iterable[Any], document: Document, value: dict[Any, Any]) -> Iterator[Problem]:
-    """Find what pydantic looks for in sound sections only, once their mistakes are mended or left out.
+    """Find what pydantic looks for in sound sections only, once their mistakes are left out.
 
-    An unknown key is taken for the one that it may have been meant for. Where a value was left out, its default could
-    be a mistake that nobody made: its section, and relations that look at it, are not judged.
+    Where a value was left out, or given to an unknown key that may have been meant for it, its default could be a
+    mistake that nobody made: its section, and relations that look at it, are not judged.
     """
     lost: set[Path_] = set()
     for _ in range(4):
@@ -220,20 +220,18 @@ def _blamed(row: Any, value: dict[Any, Any]) -> list[Path_]:
 
 
 def _leave_out(value: dict[Any, Any], path: Path_, row: Any) -> set[Path_]:
-    """Leave a section or a key of one out, or mend it; return what is lost by that."""
+    """Leave a section or a key of one out; return what is lost by that."""
     section = value.get(path[0]) if len(path) > 1 else None
     if not isinstance(section, dict):
         value.pop(path[0] if path else None, None)
         return {path[:1]}
-    wrong = section.pop(path[1], None)
+    section.pop(path[1], None)
     if path == ("data", "root"):
         section["root"] = "."  # data need one, and nothing looks into it yet
         return set()
     if row["type"] == "extra_forbidden" and len(path) == 2:
         near = nearest_name(path[1], _known_keys(row["loc"]))
-        if near is not None:
-            section.setdefault(near, wrong)
-        return set()
+        return set() if near is None or near in section else {(path[0], near)}
     return {path[:2]}
 
 
