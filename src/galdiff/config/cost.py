@@ -141,9 +141,9 @@ def time_stages(
     size, ae, de = spec.data.size, spec.autoencoder, spec.denoiser
     autoencoder, backbone = _networks(spec, bands, schema, device)
     side, channels = size // autoencoder.factor, autoencoder.latent_channels
-    trained = ae.images if isinstance(ae, AutoencoderSpec) else 0
-    x = torch.randn(_probe(size, _IMAGE_PIXELS) if trained else 1, bands, size, size, device=device)
-    z = torch.randn(_probe(side, _LATENT_PIXELS), channels, side, side, device=device)
+    trained, batch = (ae.images, ae.batch) if isinstance(ae, AutoencoderSpec) else (0, 1)
+    x = torch.randn(_probe(batch, size, _IMAGE_PIXELS), bands, size, size, device=device)
+    z = torch.randn(_probe(de.batch, side, _LATENT_PIXELS), channels, side, side, device=device)
     level, conditions = torch.zeros(len(z), device=device), schema.empty(len(z)).to(device)
 
     def encode_decode() -> Tensor:
@@ -231,8 +231,8 @@ def _step(loss: Callable[[], Tensor]) -> float:
     return _seconds(step)
 
 
-def _probe(side: int, pixels: int) -> int:
-    return max(1, min(_PROBE, pixels // side**2))
+def _probe(batch: int, side: int, pixels: int) -> int:
+    return max(1, min(_PROBE, batch, pixels // side**2))
 
 
 @torch.no_grad()
