@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from galdiff.atomic import (
     append_line,
     atomic_write,
+    read_json_lines,
     sha256_file,
     sha256_json,
     write_json,
@@ -170,3 +171,13 @@ def test_hash_of_json_depends_on_the_value_and_not_on_its_order(value):
     assert sha256_json(dict(reversed(value.items()))) == sha256_json(value)
     assert sha256_json(json.loads(json.dumps(value))) == sha256_json(value)
     assert sha256_json({**value, "another key than any there is, surely": 1}) != sha256_json(value)
+
+
+def test_a_journal_is_read_but_for_a_line_that_a_crash_cut(tmp_path):
+    path = tmp_path / "x.jsonl"
+    assert read_json_lines(path) == []
+    append_line(path, '{"row": 1}')
+    with open(path, "a") as file:
+        file.write('{"row": 2, "wh')
+    append_line(path, '{"row": 2}')
+    assert read_json_lines(path) == [{"row": 1}, {"row": 2}]

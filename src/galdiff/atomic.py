@@ -20,6 +20,7 @@ from galdiff.errors import ResourceError
 __all__ = [
     "append_line",
     "atomic_write",
+    "read_json_lines",
     "refuse_missing_folder",
     "resource_errors",
     "sha256_file",
@@ -113,6 +114,15 @@ def append_line(path: str | Path, line: str) -> None:
         file.write((b"" if file.read(1) in (b"", b"\n") else b"\n") + line.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read the objects of a journal, a line each; none where there is no file, and none of a line that a crash cut."""
+    lines = []
+    for text in path.read_text().splitlines() if path.is_file() else ():
+        with suppress(ValueError):
+            lines.append(json.loads(text))
+    return lines
 
 
 def sha256_file(path: str | Path) -> str:

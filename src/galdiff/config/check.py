@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence, Set
@@ -23,6 +22,7 @@ from galdiff.data.duplicates import LOADED, Duplicates, find_duplicates
 from galdiff.data.sky import sky_positions
 from galdiff.data.splits import DROPPED, SPLITS, near_held_out, split_rows
 from galdiff.errors import CatalogFileError, DataError, GaldiffError, ResourceError, parts_of, together
+from galdiff.memory import machine_memory
 from galdiff.metrics import feature_space
 from galdiff.pipeline import STAGES
 from galdiff.pipeline.cutouts import too_few
@@ -327,7 +327,7 @@ def _fits(cost: Cost, device: torch.device, found: Findings) -> bool:
         # Half of it: on a GPU, what a step keeps is bfloat16.
         needed, there = cost.memory // 2, torch.cuda.get_device_properties(device).total_memory
     else:
-        needed, there = cost.memory, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        needed, there = cost.memory, machine_memory()
     if needed > there:
         message = f"the run needs {needed / 2**30:.1f} GiB of memory, and {device} has {there / 2**30:.1f} GiB"
         remedy = "Choose smaller networks, batches or images"

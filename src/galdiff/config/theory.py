@@ -19,6 +19,7 @@ from galdiff.config.section import (
     NonNegative,
     Positive,
     Section,
+    Size,
     did_you_mean,
     section_error,
 )
@@ -254,7 +255,7 @@ class SamplingSpec(Section):
     sampler: Literal["heun", "dpmpp_2m", "unipc", "euler", "ddim", "ddpm", "sde_dpmpp_2m"] = Field(
         default="heun", description="Solver of the sampling equation."
     )
-    steps: Annotated[Count, Field(le=65_536)] | None = Field(
+    steps: Size | None = Field(
         default=None,
         description="Steps from noise to sample, of heun with two calls of the network each; by default 12 of heun and "
         "unipc, 16 of dpmpp_2m, 50 of euler, ddim and sde_dpmpp_2m, 250 of ddpm.",

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from galdiff.latents.columns import RUN
+from galdiff.memory import machine_memory
 from galdiff.randomness import permutation
 from galdiff.schema.conditions import Conditions
 
@@ -272,4 +273,4 @@ def _available_memory() -> int:
             fields = dict(line.split(":") for line in file)
         return int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):  # not Linux
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+        return machine_memory() // 2

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import dask
 import numpy as np
 
-from galdiff.atomic import append_line
+from galdiff.atomic import append_line, read_json_lines
 from galdiff.data import CutoutDataset, split_rows
 from galdiff.errors import DataError
 from galdiff.latents import CutoutStore
@@ -155,20 +154,13 @@ def too_few(
 def _list_left_out(dataset: CutoutDataset, listed: Path) -> None:
     """List what the dataset has no row of, once."""
     lines = [json.dumps({"id": name, "why": why}) for name, why in dataset.skipped]
-    if lines and not any("row" not in line for line in _lines(listed)):
+    if lines and not any("row" not in line for line in read_json_lines(listed)):
         append_line(listed, "\n".join(lines))
 
 
 def _listed_rows(listed: Path) -> list[int]:
-    """Return the rows of the list of bad files."""
-    return sorted({int(line["row"]) for line in _lines(listed) if "row" in line})
-
-
-def _lines(listed: Path) -> Iterator[dict[str, Any]]:
-    """Yield what is listed; a line that a crash cut was written again."""
-    for line in listed.read_text().splitlines() if listed.is_file() else ():
-        with suppress(ValueError):
-            yield json.loads(line)
+    """Return the rows of the list of bad files; a line that a crash cut was written again with its shard."""
+    return sorted({int(line["row"]) for line in read_json_lines(listed) if "row" in line})
 
 
 def _first_readable(dataset: CutoutDataset, on_bad: str) -> np.ndarray:

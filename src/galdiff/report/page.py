@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.resources
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import jinja2
 import numpy as np
 import xarray as xr
 
-from galdiff.atomic import write_text
+from galdiff.atomic import read_json_lines, write_text
 from galdiff.errors import DataError, StoreError
 from galdiff.metrics.figure import RULE, Figure, judge
 from galdiff.report.asked import asked_curves
@@ -35,6 +34,7 @@ _CURVES = (
     ("spectrum", "spectrum_k", "log", "k [rad / pixel]"),
     ("residual_spectrum", "residual_spectrum_k", "log", "k [rad / pixel]"),
 )
+_COUNTED = ("images", "images_per_second", "skipped_steps")
 _SKIPPED_SHOWN = 10
 _AGAIN = "Write it again: galdiff evaluate for an evaluation, galdiff-train CATALOG --redo STAGE for a stage"
 
@@ -204,10 +204,7 @@ def curve_panels(data: xr.Dataset, unit: str, lines: Callable[[str, str, str], S
 
 def _skipped(listed: Path) -> dict[str, Any]:
     """Count what the cutouts leave out, and show the first of it, each with its reason."""
-    lines = []
-    for line in listed.read_text().splitlines() if listed.is_file() else ():
-        with suppress(ValueError):  # a line that a crash cut was written again
-            lines.append(json.loads(line))
+    lines = read_json_lines(listed)
     return {"count": len(lines), "first": lines[:_SKIPPED_SHOWN], "file": listed.name}
 
 
@@ -229,10 +226,7 @@ def _compute(folder: Path, seconds: float | None) -> list[dict[str, Any]]:
         lines = read_metrics(folder / "metrics.jsonl", path.stem)
         last: Sequence[dict[str, Any]] = [line for line in lines if "images_per_second" in line][-1:]
         row = {"stage": path.stem, "seconds": load_json(path).get("seconds")}
-        for key in ("images", "images_per_second", "skipped_steps"):
-            row[key] = last[0].get(key) if last else None
-        rows.append(row)
+        rows.append(row | {key: last[0].get(key) if last else None for key in _COUNTED})
     if not rows and seconds is not None:
-        unknown = dict.fromkeys(("images", "images_per_second", "skipped_steps"))
-        rows.append({"stage": "evaluation", "seconds": seconds, **unknown})
+        rows.append({"stage": "evaluation", "seconds": seconds, **dict.fromkeys(_COUNTED)})
     return rows

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from galdiff.atomic import resource_errors, write_text
+from galdiff.atomic import read_json_lines, resource_errors, write_text
 
 __all__ = ["append_metrics", "describe_step", "name_rows", "read_metrics", "rewind_metrics"]
 
@@ -24,17 +24,7 @@ def append_metrics(path: Path, line: dict[str, Any]) -> None:
 
 def read_metrics(path: Path, stage: str | None = None) -> list[dict[str, Any]]:
     """Read the whole lines, of one stage by choice; a line cut by a crash is left out."""
-    if not path.is_file():
-        return []
-    lines = []
-    for text in path.read_text().splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if stage is None or line.get("stage") == stage:
-            lines.append(line)
-    return lines
+    return [line for line in read_json_lines(path) if stage is None or line.get("stage") == stage]
 
 
 def rewind_metrics(path: Path, stage: str, images: int) -> None:
