@@ -13,7 +13,7 @@ import torch
 
 from galdiff import HDF5Dataset
 from galdiff.data.hdf5 import GALAXY10_DECALS, GALAXY10_SDSS
-from galdiff.errors import DataError
+from galdiff.errors import DataError, parts_of
 
 N, SIDE = 40, 24
 RANDOM = np.random.default_rng(0)
@@ -226,6 +226,28 @@ class TestRefusals:
     def test_mistakes_are_said(self, path, arguments, message):
         with pytest.raises(DataError, match=message):
             HDF5Dataset(path.parent, **arguments)
+
+    @pytest.mark.parametrize(
+        ("arguments", "messages"),
+        [
+            ({"images": "pictures", "label": "kind", "id": "name"}, ["'pictures'", "'kind'", "'name'"]),
+            ({"images": "pictures", "scalars": ["z"], "classes": "galaxy11"}, ["'pictures'", "'z'", "galaxy11"]),
+            ({"label": "images", "id": "one", "bands": "ab"}, ["'images' has shape", "'one' has", "2 names"]),
+            ({"images": "flux", "bands": "ab", "label": "one"}, ["no display range", "2 names", "'one' has"]),
+            ({"scalars": ["name", "nothing"], "label": None}, ["'name' does not hold", "'nothing' holds not one"]),
+        ],
+    )
+    def test_mistakes_that_are_apart_are_told_together(self, path, arguments, messages):
+        with h5py.File(path, "a") as file:
+            more = {"flux": np.ones((N, 8, 8, 3), np.float32), "nothing": np.full(N, np.nan)}
+            file.update({"one": np.zeros(1), **more})
+            if "scalars" in arguments and "nothing" in arguments["scalars"]:
+                file["name"] = [f"J{i}" for i in range(N)]
+        with pytest.raises(DataError) as caught:
+            HDF5Dataset(path, **arguments)
+        lines = [str(part) for part in parts_of(caught.value)]
+        assert len(lines) == len(messages)
+        assert all(sum(message in line for line in lines) == 1 for message in messages)
 
     @pytest.mark.parametrize("keep", [0, 8, 600, 5000])
     def test_a_file_that_was_cut(self, path, keep):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from galdiff import IDXDataset
 from galdiff.data.idx import read_idx
-from galdiff.errors import DataError
+from galdiff.errors import DataError, parts_of
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 9, 9), dtype=np.uint8)
 LABELS = np.array([3, 1, 0, 2, 3, 1, 0, 2, 3, 1, 0, 2], dtype=np.uint8)
@@ -63,6 +63,19 @@ def test_counts_that_differ_are_both_said(folder):
     write(folder / "few", idx(LABELS[:5]))
     with pytest.raises(DataError, match="12 images and 5 labels"):
         IDXDataset(folder, labels="few")
+
+
+@pytest.mark.parametrize("images", ["t10k-images-idx3-ubyte", "absent", None])
+@pytest.mark.parametrize("labels", ["absent-labels", None])
+def test_images_and_labels_are_judged_together(tmp_path, images, labels):
+    for name in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
+        write(tmp_path / name, b"GIF89a")
+    with pytest.raises(DataError) as caught:
+        IDXDataset(tmp_path, images=images, labels=labels)
+    places = [part.where for part in parts_of(caught.value)]
+    named = images or "t10k-images-idx3-ubyte"
+    beside = [] if images == "absent" else ["t10k-labels-idx1-ubyte"]  # nothing is called as what is not there
+    assert places == [str(tmp_path / name) for name in (named, *([labels] if labels else beside))]
 
 
 def test_two_sets_are_not_guessed_at(folder):

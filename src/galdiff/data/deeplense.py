@@ -19,8 +19,8 @@ from galdiff.data.labels import Column, join_columns, scalar_columns
 from galdiff.data.npy import read_npy
 from galdiff.data.splits import SPELLINGS
 from galdiff.data.stretch import Stretch
-from galdiff.data.tables import find_column, id_column, read_table
-from galdiff.errors import DataError
+from galdiff.data.tables import id_column, read_table, refuse_absent
+from galdiff.errors import DataError, all_at_once
 from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Scalar
 
 __all__ = ["CLASSES", "DeepLenseDataset"]
@@ -107,31 +107,15 @@ class DeepLenseDataset(CutoutDataset):
             raise DataError("the data folder is missing", where=root, remedy="Set data.root")
         if normalize not in (None, "minmax"):
             raise DataError(f"unknown way to normalize '{normalize}'", remedy="Known: minmax")
-        found, strangers = _files(root, limit)
-        self._allow, self._normalize, self._paths = allow_object_arrays, normalize, []
-        skipped, rows = (
-            [(path.relative_to(root).as_posix(), "no class in its folder or name") for path in strangers],
-            [],
-        )
-        for path, label in found:
-            name = path.relative_to(root)
-            try:
-                # Headers are quick; only object arrays are read here, for the values they carry.
-                values = _values(path, allow_object_arrays)
-            except DataError as error:
-                if on_bad == "fail":
-                    raise
-                skipped.append((name.as_posix(), str(error)))
-                continue
-            split = next((SPELLINGS[p.lower()] for p in name.parts[:-1] if p.lower() in SPELLINGS), None)
-            rows.append({"id": name.with_suffix("").as_posix(), "class": label, "split": split, "mass": None} | values)
-            self._paths.append(path)
-        table = pd.DataFrame(rows, columns=None if rows else ["id", "class", "split", "mass"])
-        table = table.astype({"mass": float})
         units = dict(scalars) if isinstance(scalars, Mapping) else {name: _UNITS.get(name, "") for name in scalars}
-        self._tables = [root / TRUTH] if units else []
-        if units:
-            table = _join_truth(table, root / TRUTH, units)
+        self._allow, self._normalize, self._tables = allow_object_arrays, normalize, [root / TRUTH] if units else []
+        with all_at_once() as part:
+            with part():
+                table, self._paths, skipped = _read_arrays(root, limit, allow_object_arrays, on_bad)
+            with part():
+                truth = _read_truth(root / TRUTH, units) if units else None
+        if truth is not None:
+            table = _join_truth(table, truth, root / TRUTH)
         schema, conditions = _conditions(table, {k: v for k, v in units.items() if k != "log10_mass"}, root / TRUTH)
         self._bands = len(self._image(self._paths[0])) if self._paths else 1
         super().__init__(
@@ -221,19 +205,48 @@ def _values(path: Path, allow_object_arrays: bool) -> dict[str, float]:
     return {name: float(part.item()) for name, part in zip(names, rest, strict=True)}
 
 
-def _join_truth(table: pd.DataFrame, path: Path, units: Mapping[str, str]) -> pd.DataFrame:
-    """Add the columns that are asked for, by the names of the files."""
+def _read_arrays(
+    root: Path, limit: int | None, allow_object_arrays: bool, on_bad: str
+) -> tuple[pd.DataFrame, list[Path], list[tuple[str, str]]]:
+    """Return the table, the paths of its rows, and what is left out."""
+    found, strangers = _files(root, limit)
+    skipped = [(path.relative_to(root).as_posix(), "no class in its folder or name") for path in strangers]
+    rows, paths = [], []
+    for path, label in found:
+        name = path.relative_to(root)
+        try:
+            # Headers are quick; only object arrays are read here, for the values they carry.
+            values = _values(path, allow_object_arrays)
+        except DataError as error:
+            if on_bad == "fail":
+                raise
+            skipped.append((name.as_posix(), str(error)))
+            continue
+        split = next((SPELLINGS[p.lower()] for p in name.parts[:-1] if p.lower() in SPELLINGS), None)
+        rows.append({"id": name.with_suffix("").as_posix(), "class": label, "split": split, "mass": None} | values)
+        paths.append(path)
+    table = pd.DataFrame(rows, columns=None if rows else ["id", "class", "split", "mass"])
+    return table.astype({"mass": float}), paths, skipped
+
+
+def _read_truth(path: Path, units: Mapping[str, str]) -> pd.DataFrame:
+    """Read the columns that are asked for, by the names of the arrays and under those of our own table."""
     truth = read_table(path, ids=["id"])
-    truth = truth.set_index(pd.Index(id_column(truth, find_column(truth, "id", path), path).astype(str)))
+    # The axion's mass goes where object arrays have it.
+    sources = dict(("mass", "axion_mass") if name == "log10_mass" else (name, name) for name in units)
+    refuse_absent(truth, ["id", *sources.values()], path)
+    index = pd.Index(id_column(truth, "id", path).astype(str))
+    return pd.DataFrame({column: truth[source].to_numpy() for column, source in sources.items()}, index=index)
+
+
+def _join_truth(table: pd.DataFrame, truth: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Add the columns that are asked for, by the names of the files."""
     names = table["id"].str.rsplit("/", n=1).str[-1]
     missing = names[~names.isin(truth.index)]
     if len(missing):
         remedy = "Leave scalars out, or use the folder that the simulation wrote"
         raise DataError(f"{len(missing)} arrays are not in it, such as '{missing.iloc[0]}'", where=path, remedy=remedy)
-    truth = truth.loc[names].reset_index(drop=True)
-    columns = {"mass" if name == "log10_mass" else name: name for name in units}
-    sources = {column: "axion_mass" if name == "log10_mass" else name for column, name in columns.items()}
-    return table.assign(**{column: truth[find_column(truth, name, path)] for column, name in sources.items()})
+    return table.assign(**{name: column.to_numpy() for name, column in truth.loc[names].items()})
 
 
 def _conditions(table: pd.DataFrame, units: Mapping[str, str], path: Path) -> tuple[ConditionSchema, Conditions]:

@@ -23,7 +23,7 @@ from galdiff.data.geometry import Crop
 from galdiff.data.labels import class_column, join_columns, label_column, scalar_columns
 from galdiff.data.stretch import Stretch
 from galdiff.data.tables import find_table, id_column, select
-from galdiff.errors import DataError
+from galdiff.errors import DataError, all_at_once
 
 __all__ = ["GALAXY10_DECALS", "GALAXY10_SDSS", "HDF5Dataset"]
 
@@ -130,13 +130,24 @@ class HDF5Dataset(CutoutDataset):
         self._path = root if root.is_file() else find_table(root, file, _PATTERNS)
         self._images = images
         self._handle: tuple[int, h5py.Dataset] | None = None
-        with _damage(self._path), h5py.File(self._path, "r") as opened:
-            pixels = _dataset(opened, images, self._path)
-            self._axes, count = _axes(pixels.shape, layout, self._path)
-            self._white = _white(pixels.dtype, unit, self._path)
-            self._cache = _cache(pixels)
-            frame = _table(opened, images, [label, id, *scalars], len(pixels), self._path)
-            shape = list(map(int, pixels.shape))
+        wanted = [column for column in (label, id, *scalars) if column is not None]
+        with _damage(self._path), h5py.File(self._path, "r") as opened, all_at_once() as part:
+            with part():
+                classes = _named_classes(classes)
+            asked = {}
+            for column in wanted:
+                with part():
+                    asked[column] = _dataset(opened, column, self._path)
+            with part():
+                pixels = _dataset(opened, images, self._path)
+                with part():
+                    self._axes, count = _axes(pixels.shape, layout, self._path)
+                    bands = _band_names(bands, count, self._path)
+                with part():
+                    self._white = _white(pixels.dtype, unit, self._path)
+                self._cache = _cache(pixels)
+                shape = list(map(int, pixels.shape))
+                frame = _table(opened, images, asked, len(pixels), self._path)
         self._shape = tuple(shape[1:])
         key = id or "row"
         if id is None:
@@ -147,17 +158,9 @@ class HDF5Dataset(CutoutDataset):
         frame = select(frame.set_index(self._rows), where, self._path)[:limit]
         self._rows, frame = frame.index.to_numpy(), frame.reset_index(drop=True)
         ids = frame[key].to_numpy() if frame[key].dtype.kind == "i" else frame[key].to_numpy(dtype=str)
-        if isinstance(classes, str):
-            if classes not in _NAMED:
-                raise DataError(f"unknown classes '{classes}'", remedy=f"Known: {', '.join(_NAMED)}, or a mapping")
-            classes = _NAMED[classes]
         more = {"classes": classes, "mirror": mirror, "where": self._path, "ids": ids}
         found = None if label is None else class_column(label_column(frame, label, where=self._path), name, **more)
         schema, conditions = join_columns([found, *scalar_columns(frame, scalars, where=self._path)])
-        if bands is None:
-            bands = _BANDS.get(count, tuple(f"band{i}" for i in range(count)))
-        if len(bands) != count:
-            raise DataError(f"{len(bands)} names for {count} bands", where=self._path)
         super().__init__(
             table=frame,
             ids=ids,
@@ -231,29 +234,41 @@ def _dataset(opened: h5py.File, name: str, path: Path) -> h5py.Dataset:
     return here
 
 
-def _table(opened: h5py.File, images: str, wanted: Sequence[str | None], n: int, path: Path) -> pd.DataFrame:
+def _table(opened: h5py.File, images: str, asked: Mapping[str, h5py.Dataset], n: int, path: Path) -> pd.DataFrame:
     """Read what has one value an image: what is asked for, and what lies beside the images."""
     folder = images.rpartition("/")[0]
     group = opened[folder] if folder else opened
     names = [f"{folder}/{name}" if folder else name for name in group]
+    held = [name for name in names if isinstance(opened.get(name, getlink=True), h5py.HardLink)]
+    beside = {n: _dataset(opened, n, path) for n in held if n not in asked and isinstance(opened[n], h5py.Dataset)}
     columns = {}
-    for name in dict.fromkeys([*filter(None, wanted), *names]):
-        asked = name in wanted
-        if not asked and not isinstance(opened.get(name, getlink=True), h5py.HardLink):
-            continue
-        found = _dataset(opened, name, path) if asked or isinstance(opened[name], h5py.Dataset) else None
-        if (
-            found is not None
-            and found.shape == (n,)
-            and (found.dtype.kind in "iufb" or h5py.check_string_dtype(found.dtype))
-        ):
+    with all_at_once() as part:
+        for name, found in {**asked, **beside}.items():
             text = h5py.check_string_dtype(found.dtype) is not None
-            # pandas takes no numbers of the other byte order.
-            columns[name] = found.asstr()[:] if text else found[:].astype(found.dtype.newbyteorder("="))
-        elif asked:
-            shape = None if found is None else found.shape
-            raise DataError(f"'{name}' has shape {shape}, not one number or text for {n} images", where=path)
+            if found.shape == (n,) and (text or found.dtype.kind in "iufb"):
+                # pandas takes no numbers of the other byte order.
+                columns[name] = found.asstr()[:] if text else found[:].astype(found.dtype.newbyteorder("="))
+            elif name in asked:
+                with part():
+                    message = f"'{name}' has shape {found.shape}, not one number or text for {n} images"
+                    raise DataError(message, where=path)
     return pd.DataFrame(columns, index=range(n))
+
+
+def _named_classes(classes: Mapping[Any, str] | str | None) -> Mapping[Any, str] | None:
+    if not isinstance(classes, str):
+        return classes
+    if classes not in _NAMED:
+        raise DataError(f"unknown classes '{classes}'", remedy=f"Known: {', '.join(_NAMED)}, or a mapping")
+    return _NAMED[classes]
+
+
+def _band_names(bands: Sequence[str] | None, count: int, path: Path) -> Sequence[str]:
+    if bands is None:
+        return _BANDS.get(count, tuple(f"band{i}" for i in range(count)))
+    if len(bands) != count:
+        raise DataError(f"{len(bands)} names for {count} bands", where=path)
+    return bands
 
 
 def _axes(shape: tuple[int, ...], layout: str | None, path: Path) -> tuple[tuple[int, int, int], int]:

@@ -24,7 +24,7 @@ from galdiff.data.geometry import Crop
 from galdiff.data.labels import class_column, join_columns
 from galdiff.data.stretch import Stretch
 from galdiff.data.tables import select
-from galdiff.errors import DataError
+from galdiff.errors import DataError, all_at_once
 
 __all__ = ["IDXDataset", "read_idx"]
 
@@ -78,12 +78,17 @@ class IDXDataset(CutoutDataset):
         on_bad: str = "fail",
     ) -> None:
         check_arguments(on_bad, limit)
-        place = _find_images(Path(root), images)
-        labeled = _find_labels(place, labels)
-        pixels = read_idx(place, rank=3)
+        root = Path(root)
+        place, labeled = root / (images or "images"), None
+        with all_at_once() as part:
+            with part():
+                place = _find_images(root, images)
+                pixels = read_idx(place, rank=3)
+            with part():
+                labeled = _find_labels(place, labels)
+                values = None if labeled is None else read_idx(labeled, rank=1)
         frame = pd.DataFrame({"id": np.arange(len(pixels), dtype=np.int64)})
-        if labeled is not None:
-            values = read_idx(labeled, rank=1)
+        if labeled is not None and values is not None:
             if len(values) != len(pixels):
                 remedy = f"{labeled.name} is of other images"
                 raise DataError(f"{len(pixels)} images and {len(values)} labels", where=place, remedy=remedy)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from galdiff.data.tables import find_column
-from galdiff.errors import DataError
+from galdiff.errors import DataError, all_at_once
 from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Field, Scalar
 
 __all__ = ["Column", "class_column", "join_columns", "scalar_columns"]
@@ -118,22 +118,27 @@ def scalar_columns(frame: pd.DataFrame, scalars: Sequence[str] | Mapping[str, st
     """
     units = dict(scalars) if isinstance(scalars, Mapping) else dict.fromkeys(scalars, "")
     columns = []
-    for name, unit in units.items():
-        column = frame[find_column(frame, name, where)]
-        try:
-            numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"column '{name}' does not hold numbers: {error}", where=where) from error
-        with np.errstate(over="ignore"):
-            known = np.isfinite(numbers.astype(np.float32))
-        if not known.any():
-            raise DataError(f"column '{name}' holds not one finite number", where=where)
-        mean, std = float(numbers[known].mean()), float(numbers[known].std())
-        # Of a constant rounding leaves a deviation too, by which its float32 values must not be divided.
-        field = Scalar(name, str(unit), mean, std if std > _CONSTANT * abs(mean) else 1.0)
-        values = torch.from_numpy(np.where(known, numbers, 0.0).astype(np.float32))
-        columns.append(Column(field, values, torch.from_numpy(known)))
+    with all_at_once() as part:
+        for name, unit in units.items():
+            with part():
+                columns.append(_scalar_column(frame[find_column(frame, name, where)], name, str(unit), where))
     return columns
+
+
+def _scalar_column(column: pd.Series, name: str, unit: str, where: Any) -> Column:
+    try:
+        numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"column '{name}' does not hold numbers: {error}", where=where) from error
+    with np.errstate(over="ignore"):
+        known = np.isfinite(numbers.astype(np.float32))
+    if not known.any():
+        raise DataError(f"column '{name}' holds not one finite number", where=where)
+    mean, std = float(numbers[known].mean()), float(numbers[known].std())
+    # Of a constant rounding leaves a deviation too, by which its float32 values must not be divided.
+    field = Scalar(name, unit, mean, std if std > _CONSTANT * abs(mean) else 1.0)
+    values = torch.from_numpy(np.where(known, numbers, 0.0).astype(np.float32))
+    return Column(field, values, torch.from_numpy(known))
 
 
 def join_columns(columns: Sequence[Column | None]) -> tuple[ConditionSchema, Conditions]:
