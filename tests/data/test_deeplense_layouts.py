@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from galdiff.data import DeepLenseDataset
-from galdiff.errors import DataError, GaldiffError
+from galdiff.errors import DataError, GaldiffError, parts_of
 
 LENS = np.random.default_rng(1).gamma(2.0, 3.0, (6, 6))
 
@@ -136,3 +136,13 @@ def test_flipped_bytes_give_a_lens_or_a_named_error(tmp_path, original, flips, c
         return
     assert image.ndim == 3
     assert np.isfinite(image).all()
+
+
+def test_a_bad_array_does_not_hide_columns_that_are_absent(tmp_path):
+    lens(tmp_path / "cdm" / "1.npy", record(LENS, 1.0))
+    (tmp_path / "lenses.csv").write_text("name,theta_e\n1,1.5\n")
+    with pytest.raises(DataError) as caught:
+        DeepLenseDataset(tmp_path, scalars=["theta_E", "exposure"])
+    first, *columns = map(str, parts_of(caught.value))
+    assert "allow_object_arrays" in first
+    assert [sum(f"'{name}'" in line for line in columns) for name in ("id", "theta_E", "exposure")] == [1, 1, 1]
