@@ -21,6 +21,7 @@ __all__ = [
     "all_at_once",
     "nearest_name",
     "parts_of",
+    "reason",
     "together",
 ]
 
@@ -96,6 +97,11 @@ def together(problems: Iterable[GaldiffError]) -> GaldiffError:
 def parts_of(problem: GaldiffError) -> Sequence[GaldiffError]:
     """Return the problems that `together` made one of; else the problem itself."""
     return problem.parts if isinstance(problem, _SeveralError) else (problem,)
+
+
+def reason(error: Exception) -> str:
+    """Return what a library found in a line: the ``repr`` of an error of decoding holds the whole file."""
+    return f"{type(error).__name__}: {error}"
 
 
 @contextmanager

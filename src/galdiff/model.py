@@ -22,7 +22,7 @@ from torch import Tensor
 from galdiff.atomic import atomic_write, write_json
 from galdiff.autoencoder import Autoencoder, load_autoencoder
 from galdiff.diffusion import ClassifierFree, Denoiser, FieldGuidance, Floor, Guidance, Sampler, Schedule, build_sampler
-from galdiff.errors import CheckpointError, GaldiffError
+from galdiff.errors import CheckpointError, GaldiffError, reason
 from galdiff.imageformat import ImageFormat
 from galdiff.nn import build_backbone
 from galdiff.randomness import normal
@@ -319,7 +319,8 @@ def _denoiser_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"cannot load the denoiser: {error}", where=folder) from error
+        remedy = "Take a whole copy, or train it again: galdiff-train CATALOG --redo denoiser"
+        raise CheckpointError(f"cannot load the denoiser: {reason(error)}", where=folder, remedy=remedy) from error
 
 
 def resolve_device(name: str) -> torch.device:

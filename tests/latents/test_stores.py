@@ -343,6 +343,14 @@ class TestResume:
         assert STORES[kind].open(path).verify() == []
         assert list(tmp_path.iterdir()) == [path]
 
+    def test_bytes_that_are_no_text_are_named_in_a_line(self, kind, tmp_path):
+        write(create(kind, tmp_path / "a.zarr")).finish()
+        metadata = tmp_path / "a.zarr" / "zarr.json"
+        metadata.write_bytes(metadata.read_bytes()[:-9] + b"\xff")
+        with pytest.raises(StoreError, match=r"'zarr\.json' is damaged: UnicodeDecodeError") as caught:
+            STORES[kind].open(tmp_path / "a.zarr")
+        assert len(str(caught.value)) < 300 + len(str(tmp_path))
+
     def test_a_shard_that_was_damaged_after_it_was_journaled(self, kind, tmp_path):
         path = tmp_path / "a.zarr"
         store = write(create(kind, path))

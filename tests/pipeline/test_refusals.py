@@ -11,10 +11,13 @@ from PIL import Image
 from galdiff.config import check as check_module
 from galdiff.config import load, run
 from galdiff.config.build import again
-from galdiff.errors import DataError, GaldiffError, StaleRunError
+from galdiff.errors import DataError, GaldiffError, StaleRunError, StoreError
 from galdiff.pipeline import STAGES, Run
+from galdiff.pipeline.evaluation import Evaluation
 from galdiff.pipeline.run import _Flow
+from galdiff.pipeline.scores import write_evaluation
 
+REPORT = _Flow.do_report
 CATALOG = """\
 name: demo
 data: {kind: image_folder, root: stamps, table: table.csv, id: id, label: label, classes: {0: disk, 1: round}, size: 16}
@@ -213,6 +216,21 @@ def test_a_damaged_record_is_named_with_what_to_do(catalog, worked, name, text):
     else:
         train(catalog, redo=[stage])
     assert Run(folder).record(stage)
+
+
+@pytest.mark.parametrize("gone", ["evaluation.json", "evaluation.zarr/zarr.json"])
+def test_a_report_of_an_evaluation_that_is_gone_is_refused(catalog, worked, monkeypatch, gone):
+    """A page without figures would look whole."""
+    monkeypatch.setattr(_Flow, "do_report", REPORT)
+    with pytest.raises(StoreError, match=r"evaluation\.json: is gone.* --redo evaluation"):
+        train(catalog)
+    folder = catalog.parent / "runs" / "demo"
+    write_evaluation(folder, Evaluation([]), start=0)
+    assert (train(catalog) / "report.html").is_file()
+    (folder / gone).unlink()
+    with pytest.raises(StoreError, match=f"{gone}: is gone"):
+        train(catalog, redo=["report"], stages=["report"])
+    assert not (folder / "report.html").exists()
 
 
 def test_a_damaged_note_of_a_beginning_is_named(tmp_path):

@@ -2,10 +2,12 @@
 
 import json
 
+import pytest
 import xarray as xr
 
 import galdiff
 from galdiff import LatentDiffusion
+from galdiff.errors import CheckpointError
 from galdiff.pipeline import STAGES
 
 SMALL = {
@@ -39,3 +41,21 @@ def test_they_follow_the_catalog_file_as_it_is_now(tmp_path):
     assert type(model.model.sampler()).__name__ == "Euler"
     assert (run / "denoiser" / "weights.safetensors").read_bytes() == weights
     assert json.loads((run / "stages" / "samples.json").read_text())["inputs"]["sampler"] == "euler"
+    assert_damage_is_named(tmp_path, run)
+
+
+def assert_damage_is_named(out, run):
+    """The same words, with what to do, wherever a stage finds the denoiser's description damaged; and no new one."""
+    spec = run / "denoiser" / "spec.json"
+    for damaged, why in (
+        (b"", "Expecting value"),
+        (b"[1]", "list"),
+        (b'{"schema": \xff' + 999 * b" ", "utf-8"),
+        (None, ""),
+    ):
+        spec.unlink() if damaged is None else spec.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=f"denoiser.*{why}|no trained denoiser") as caught:
+            train(out, {"sampler": "ddim"}, stages=["samples"], redo=["samples"])
+        assert "--redo denoiser" in str(caught.value) or damaged is None
+        assert len(str(caught.value)) < 500
+        assert spec.exists() == (damaged is not None)

@@ -16,7 +16,7 @@ from galdiff.autoencoder.identity import IdentityAutoencoder
 from galdiff.autoencoder.kl import KLAutoencoder
 from galdiff.autoencoder.pretrained import PretrainedAutoencoder
 from galdiff.autoencoder.vq import VQAutoencoder
-from galdiff.errors import CheckpointError
+from galdiff.errors import CheckpointError, reason
 
 __all__ = ["KINDS", "build_autoencoder", "load_autoencoder", "weights_hash"]
 
@@ -71,7 +71,8 @@ def load_autoencoder(folder: Path, part: str | None = None) -> Autoencoder:
         model = build_autoencoder(json.loads((folder / "spec.json").read_text()))
         model.restore(folder, part)
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"cannot load the autoencoder: {error}", where=folder) from error
+        remedy = "Take a whole copy, or train it again: galdiff-train CATALOG --redo autoencoder"
+        raise CheckpointError(f"cannot load the autoencoder: {reason(error)}", where=folder, remedy=remedy) from error
     return model.eval()
 
 

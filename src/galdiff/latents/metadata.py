@@ -14,7 +14,7 @@ from typing import Any
 import zarr
 
 from galdiff.atomic import sha256_json
-from galdiff.errors import GaldiffError, StoreError
+from galdiff.errors import GaldiffError, StoreError, reason
 from galdiff.latents.place import Place
 
 __all__ = ["DIGEST", "check_seal", "damage_errors", "metadata_digest", "open_group", "read_metadata", "seal"]
@@ -33,7 +33,7 @@ def damage_errors(what: str, place: Place) -> Iterator[None]:
     except GaldiffError:
         raise
     except Exception as error:
-        raise StoreError(f"{what} is damaged: {error!r}", where=place, remedy=_AGAIN) from error
+        raise StoreError(f"{what} is damaged: {reason(error)}", where=place, remedy=_AGAIN) from error
 
 
 def read_metadata(place: Place, key: str = "zarr.json") -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -229,16 +229,21 @@ class _Flow:
 
     def do_samples(self) -> None:
         s, path = self.settings, self.folder / "samples.zarr"
+        model = replace(self.model(), sampling=self.sampling)
         # Where samples alone are done again, with other options, these become the model's own.
         spec = self.folder / "denoiser" / "spec.json"
         write_json(spec, {**json.loads(spec.read_text()), "sampling": self.sampling})
         wanted = {"asks": s.sampling["asks"], "sweeps": s.sampling.get("sweeps")}
-        write_samples(self.model(), self.cutouts(), path, n=s.sampling["n"], **wanted, seed=s.seed)
+        write_samples(model, self.cutouts(), path, n=s.sampling["n"], **wanted, seed=s.seed)
 
     def do_evaluation(self) -> None:
         write_scores(self.folder, self.model(), self.cutouts(), seed=self.settings.seed, **self.settings.evaluation)
 
     def do_report(self) -> None:
+        for name in ("evaluation.json", "evaluation.zarr/zarr.json"):
+            # A page would leave out what is not there, as that of a run without an evaluation does.
+            if not (self.folder / name).is_file():
+                raise StoreError("is gone", where=self.folder / name, remedy="Write it again with --redo evaluation")
         write_report(self.folder)
 
 

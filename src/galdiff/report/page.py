@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from galdiff.atomic import read_json_lines, write_text
-from galdiff.errors import DataError, StoreError
+from galdiff.errors import DataError, StoreError, reason
 from galdiff.metrics.figure import RULE, Figure, judge
 from galdiff.report.asked import asked_curves
 from galdiff.report.corner import corner_plot
@@ -101,7 +101,7 @@ def load_json(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text())) if path.is_file() else {}
     except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"cannot be read: {error!r}", where=path, remedy=_AGAIN) from error
+        raise DataError(f"cannot be read: {reason(error)}", where=path, remedy=_AGAIN) from error
 
 
 def load_group(path: Path, group: str | None = None) -> xr.Dataset:
@@ -111,7 +111,7 @@ def load_group(path: Path, group: str | None = None) -> xr.Dataset:
     try:
         return xr.open_zarr(path, group=group, consolidated=False).load()
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise StoreError(f"cannot be read: {error!r}", where=path, remedy=_AGAIN) from error
+        raise StoreError(f"cannot be read: {reason(error)}", where=path, remedy=_AGAIN) from error
 
 
 def _unit(folder: Path) -> str:

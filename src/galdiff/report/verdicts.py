@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from galdiff.errors import DataError
+from galdiff.errors import DataError, reason
 from galdiff.metrics.figure import Figure, Verdict, judge
 
 __all__ = ["SIGNS", "number", "plain_name", "read_figures", "summary", "verdict_table"]
@@ -31,7 +31,7 @@ def read_figures(folder: str | Path) -> list[Figure]:
         remedy = "Judge a run with galdiff evaluate RUN"
         raise DataError("there is no evaluation here", where=folder, remedy=remedy) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"cannot be read as an evaluation: {error!r}", where=path) from error
+        raise DataError(f"cannot be read as an evaluation: {reason(error)}", where=path) from error
 
 
 def plain_name(name: str, unit: str) -> str:
