@@ -158,6 +158,19 @@ def test_a_missing_image_is_found(catalog):
     assert messages(catalog, "data.on_bad=skip") == []
 
 
+def test_classes_without_a_training_image_are_named(catalog):
+    """As where a folder of a class is nearly empty: asked for, they would be what an untrained embedding gives."""
+    table = catalog.parent / "stamps" / "table.csv"
+    spec = load(catalog)
+    frame = pd.read_csv(table)
+    held_out = frame["id"][split_rows(frame["id"].to_numpy(), frame, **spec.split.settings()) == "test"]
+    frame.assign(label=frame["id"].isin(held_out).astype(int)).to_csv(table, index=False)
+    facts = check(spec, catalog.parent / "runs", estimate=False).facts
+    assert "unlearned   no training image is of morphology round" in facts
+    frame.to_csv(table, index=False)
+    assert not any("unlearned" in fact for fact in check(spec, catalog.parent / "runs", estimate=False).facts)
+
+
 def test_problems_come_together(catalog):
     found = check(load(catalog, ["data.limit=2", "device=cuda:99"]), catalog.parent / "runs", estimate=False)
     assert len(found.problems) >= 2
@@ -197,6 +210,21 @@ def test_what_no_memory_holds_is_refused_before_it_is_built(catalog, override):
     found = check(load(catalog, [override]), catalog.parent / "runs")
     assert "GiB of memory" in "\n".join(map(str, found.problems))
     assert found.cost.seconds == {}
+
+
+def test_images_that_no_memory_holds_at_once_are_refused(catalog, monkeypatch):
+    """Of a large data set the evaluation needs more than the trainings, and comes after them."""
+    spec = load(catalog, ["split={train: 0.5, validation: 0.2, test: 0.3}", "sampling.n=1000"])
+    shape = {"bands": 3, "schema": ConditionSchema([]), "bytes_per_value": 2}
+    few, many = (estimate(spec, rows=rows, **shape) for rows in (1000, 301_000))
+    # Of 300,000 more, half are held out; there are no more than 5,000 to train on and 1,000 samples.
+    assert many.host - few.host == 6 * 4 * 3 * 32**2 * (150_000 + 4500 + 500)
+    monkeypatch.setattr(check_module, "estimate_cost", lambda spec, **more: many)
+    monkeypatch.setattr(check_module, "machine_memory", lambda: many.host - 1)
+    (problem,) = check(spec, catalog.parent / "runs", estimate=False).problems
+    assert "drawing and comparing images needs" in str(problem)
+    assert "split" in str(problem)
+    assert check(spec, catalog.parent / "runs", estimate=False, stages=["cutouts", "denoiser"]).problems == []
 
 
 _MEASURE = """

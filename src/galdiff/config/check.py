@@ -150,7 +150,7 @@ def check(
         return found
     cost = found.cost = estimate_cost(spec, rows=rows, bands=bands, schema=schema, bytes_per_value=bytes_per_value)
     _room(cost, place, found)
-    if device is not None and _fits(cost, device, found) and estimate:
+    if device is not None and _fits(cost, device, todo, found) and estimate:
         seconds = time_stages(spec, rows=rows, bands=bands, schema=schema, device=device)
         found.cost = replace(cost, seconds=seconds)
     return found
@@ -248,7 +248,19 @@ def _splits(spec: SplitSpec, dataset: CutoutDataset, todo: Set[str], found: Find
     problem = too_few(counts["train"], counts["validation"] + counts["test"], todo, where="split")
     if problem is not None and not empty:
         found.problems.append(problem)
+    _classes(dataset, split, found)
     _duplicates(spec, dataset, split, duplicates, found)
+
+
+def _classes(dataset: CutoutDataset, split: np.ndarray, found: Findings) -> None:
+    """Name the classes that could be asked for but not learned."""
+    for kind in dataset.schema.fields:
+        if isinstance(kind, Class):
+            values, known = dataset.conditions.values[kind.name].numpy(), dataset.conditions.masks[kind.name].numpy()
+            seen = set(values[known & (split == "train")].tolist())
+            lost = [name for number, name in enumerate(kind.classes) if number not in seen]
+            if lost:
+                found.facts.append(f"unlearned   no training image is of {kind.name} {', '.join(lost)}")
 
 
 def _duplicates(
@@ -321,15 +333,19 @@ def _room(cost: Cost, place: Path, found: Findings) -> None:
         found.problems.append(ResourceError(message, where=place, remedy="Free some, or choose another --out"))
 
 
-def _fits(cost: Cost, device: torch.device, found: Findings) -> bool:
+def _fits(cost: Cost, device: torch.device, todo: Set[str], found: Findings) -> bool:
     """Refuse what the machine has not the memory for, whatever else it does."""
+    remedy = "Choose smaller networks, batches or images"
+    needs = [("training", cost.memory, str(device), machine_memory(), remedy)]
     if device.type == "cuda":
         # Half of it: on a GPU, what a step keeps is bfloat16.
-        needed, there = cost.memory // 2, torch.cuda.get_device_properties(device).total_memory
-    else:
-        needed, there = cost.memory, machine_memory()
-    if needed > there:
-        message = f"the run needs {needed / 2**30:.1f} GiB of memory, and {device} has {there / 2**30:.1f} GiB"
-        remedy = "Choose smaller networks, batches or images"
+        there = torch.cuda.get_device_properties(device).total_memory
+        needs = [("training", cost.memory // 2, str(device), there, remedy)]
+    if todo & {"samples", "evaluation"}:
+        remedy = "Hold fewer images out (section split), or take fewer (data.limit, sampling.n)"
+        needs.append(("drawing and comparing images", cost.host, "the machine", machine_memory(), remedy))
+    lacking = [need for need in needs if need[1] > need[3]]
+    for what, needed, where, there, remedy in lacking:
+        message = f"{what} needs {needed / 2**30:.1f} GiB of memory, and {where} has {there / 2**30:.1f} GiB"
         found.problems.append(ResourceError(message, where="device", remedy=remedy))
-    return needed <= there
+    return not lacking

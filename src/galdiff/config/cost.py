@@ -1,9 +1,10 @@
 r"""What a run costs: bytes of stores, samples, checkpoints and memory, and seconds roughly.
 
 Bytes follow from the shapes: the networks are built without their weights, and what a training step keeps for its
-backward pass is counted. The evaluation and the report, some megabytes and minutes, are not among them. Seconds are
-measured: one forward and backward pass of either network on this machine, times the number of images, plus what the
-other stages add. The machine may be busier or freer later, so they are good to a factor of about two.
+backward pass is counted. Samples stay until they are written, and an evaluation holds all held-out images: of both the
+copies are counted, which grow with the data, not what is made of a few at a time. Seconds are measured: one forward and
+backward pass of either network on this machine, times the number of images, plus what the other stages add, the
+evaluation and the report aside. The machine may be busier or freer later, so they are good to a factor of about two.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from galdiff.config.spec import RunSpec
 from galdiff.config.training import TrainingSpec
 from galdiff.nn import PatchDiscriminator, build_backbone
 from galdiff.nn.size import NetworkSize, network_size
+from galdiff.pipeline.scores import TRAINING_IMAGES
 from galdiff.pipeline.sweeps import SWEEP_SAMPLES
 from galdiff.randomness import Draws
 from galdiff.schema.conditions import Class, ConditionSchema
@@ -37,6 +39,9 @@ _BASE = 750 * 2**20
 _COPIES_IN_MEMORY, _COPIES_A_CHECKPOINT, _COPIES_SAVING = 5, 4, 6
 # Checkpoints that stay of either training; another one is there while it is written.
 _KEPT = 2
+# Images that are drawn: in batches, joined, and as they are written. Images that are compared, measured: as they are
+# read, in the order of the comparison, stretched for judges, and what is kept of every one of them.
+_COPIES_DRAWN, _COPIES_COMPARED = 3, 6
 # The noise model is fitted to so many images at once, in so many times their bytes as float32, measured: images, means,
 # residuals, and for three octaves of each random numbers, maps and amplitudes.
 _CALIBRATED, _COPIES_CALIBRATED = 512, 27
@@ -54,8 +59,9 @@ class Cost:
 
     Attributes
     ----------
-    disk, memory : int
-        Bytes: all stores and checkpoints; the largest stage.
+    disk, memory, host : int
+        Bytes: all stores and checkpoints; the larger training; the samples or the evaluation, whose images are in the
+        machine's own memory also where a GPU computes.
     parameters : dict of str to int
         Of the autoencoder and the denoiser.
     network : NetworkSize
@@ -66,6 +72,7 @@ class Cost:
 
     disk: int
     memory: int
+    host: int
     parameters: dict[str, int]
     network: NetworkSize
     seconds: dict[str, float] = field(default_factory=dict)
@@ -73,7 +80,7 @@ class Cost:
     def __str__(self) -> str:
         sizes = ", ".join(f"{name} {n / 1e6:.2f} M" for name, n in self.parameters.items())
         lines = [f"parameters  {sizes}", f"denoiser    {self.network}", f"disk        {_size(self.disk)}"]
-        lines.append(f"memory      roughly {_size(self.memory)}")
+        lines.append(f"memory      roughly {_size(max(self.memory, self.host))}")
         if self.seconds:
             stages = ", ".join(f"{stage} {_duration(s)}" for stage, s in self.seconds.items())
             lines.append(f"time        roughly {_duration(sum(self.seconds.values()))} ({stages})")
@@ -115,15 +122,18 @@ def estimate(spec: RunSpec, *, rows: int, bands: int, schema: ConditionSchema, b
         weights["autoencoder"] += adversary
         memory["autoencoder"] = cutouts + _training(ae, weights["autoencoder"], kept, calibration)
         trainings["autoencoder"] = ae
+    drawn, held_out = _samples(spec, schema), round((spec.split.validation + spec.split.test) * rows)
+    compared = min(TRAINING_IMAGES, round(spec.split.train * rows)) + held_out + min(spec.sampling.n, held_out)
+    host = 4 * image * max(_COPIES_DRAWN * drawn, _COPIES_COMPARED * compared)
     written = {name: -(-t.images // t.save_every) if t.budget is None else _KEPT + 1 for name, t in trainings.items()}
     checkpoint = {name: _COPIES_A_CHECKPOINT * weights[name] for name in trainings}
-    disk = cutouts + latents + _samples(spec, schema) * image * 4 + sum(weights.values())
+    disk = cutouts + latents + drawn * image * 4 + sum(weights.values())
     disk += sum(checkpoint[name] * min(n, _KEPT) for name, n in written.items())
     disk += max(checkpoint[name] * (n > _KEPT) for name, n in written.items())
     if de.ema.lengths is not None:  # snapshots, of which averages of other lengths are made
         precision = 2 if de.ema.precision == "float16" else 4
         disk += de.ema.snapshots * len(de.ema.lengths) * count["denoiser"] * precision
-    return Cost(disk, _BASE + max(memory.values()), count, network_size(network, schema, side))
+    return Cost(disk, _BASE + max(memory.values()), _BASE + host, count, network_size(network, schema, side))
 
 
 def time_stages(

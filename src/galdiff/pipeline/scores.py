@@ -32,9 +32,10 @@ from galdiff.progress import stage_progress
 from galdiff.randomness import Draws, choose
 from galdiff.simulate.lensing import caustics_functions
 
-__all__ = ["digest", "write_evaluation", "write_scores"]
+__all__ = ["TRAINING_IMAGES", "digest", "write_evaluation", "write_scores"]
 
-_TRAIN = 5000
+TRAINING_IMAGES = 5000
+"""Images of the training split that an evaluation takes, at most."""
 _ENCODED = 20_000
 """Training images that the encoder describes, at some ten milliseconds each, in the search for copies."""
 _PICTURES = 8
@@ -97,7 +98,7 @@ def write_scores(
         samples = xr.open_zarr(folder / "samples.zarr", group="evaluation", consolidated=False).load()
         # Files may be in the order of their classes.
         order = np.random.default_rng(seed).permutation(cutouts.rows("train"))
-        train_rows, held_out = np.sort(order[:_TRAIN]), held_out_rows(cutouts)
+        train_rows, held_out = np.sort(order[:TRAINING_IMAGES]), held_out_rows(cutouts)
         train, real = (cutouts.images(rows).astype(np.float32) for rows in (train_rows, held_out))
         generated, asked = samples["image"].to_numpy(), samples["row"].to_numpy()
         conditions = cutouts.conditions()
