@@ -149,6 +149,9 @@ class TestSample:
             ({"n": 0}, "cannot draw 0 samples"),
             ({"n": 2.5}, "cannot draw 2.5 samples"),
             ({"n": "a"}, "cannot draw 'a' samples"),
+            ({"n": 10**12}, "1000000000000 samples need 2.29e.07 GiB of memory, and the machine has .* a later seed"),
+            ({"n": 1, "votes": {"bar": 1}, "options": [1]}, r"options: \[1\] is no mapping"),
+            ({"n": 1, "options": "grid"}, "'grid' is no mapping"),
             ({"n": 1, "seed": 1.5}, "1.5 is no seed. Give a whole number from 0 on"),
             ({"n": 1, "seed": -1}, "-1 is no seed"),
             ({"n": 1, "seed": 2**70}, "1180591620717411303424 is no seed"),
@@ -204,7 +207,7 @@ class TestReconstruct:
         with pytest.raises(GaldiffError, match="images are no array of numbers"):
             model.reconstruct("images.npy")
 
-    @pytest.mark.parametrize("shape", [(2, 3, 16, 16), (2, 1, 32, 32), (3, 32, 32)])
+    @pytest.mark.parametrize("shape", [(2, 3, 16, 16), (2, 1, 32, 32), (3, 32, 32), (0, 3, 32, 32)])
     def test_other_sizes_are_refused(self, model, shape):
         with pytest.raises(GaldiffError, match=r"the model's are \(n, 3, 32, 32\)"):
             model.reconstruct(np.zeros(shape))
@@ -223,6 +226,19 @@ class TestSave:
         xr.testing.assert_identical(again.sample(2, votes={"bar": 0.5}), model.sample(2, votes={"bar": 0.5}))
         xr.testing.assert_identical(again.reconstruct(cutouts[:2]), model.reconstruct(cutouts[:2]))
         assert again.schema == model.schema
+
+    def test_what_others_wrote_stays(self, model, saved, tmp_path):
+        """Neither the page of a project that is saved into, nor the weights of a run."""
+        card = (saved / "README.md").read_bytes()
+        model.save(saved)
+        assert (saved / "README.md").read_bytes() == card
+        (tmp_path / "README.md").write_text("# My project")
+        with pytest.raises(ResourceError, match=r"README\.md: is of something else. Save into a folder of its own"):
+            model.save(tmp_path)
+        (tmp_path / "run" / "stages").mkdir(parents=True)
+        with pytest.raises(ResourceError, match="run: is a run folder"):
+            model.save(tmp_path / "run")
+        assert sorted(p.name for p in tmp_path.rglob("*")) == ["README.md", "run", "stages"]
 
     def test_a_file_in_its_place(self, model, tmp_path):
         (tmp_path / "model").write_text("mine")

@@ -18,7 +18,8 @@ from galdiff.atomic import resource_errors, write_text
 from galdiff.config import fit_settings
 from galdiff.config.theory import check_options
 from galdiff.data import CutoutDataset
-from galdiff.errors import GaldiffError
+from galdiff.errors import GaldiffError, ResourceError
+from galdiff.memory import machine_memory
 from galdiff.model import DiffusionModel, resolve_device
 from galdiff.pipeline import run
 from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Votes
@@ -26,6 +27,7 @@ from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Votes
 __all__ = ["LatentDiffusion"]
 
 _SEEDS = 2**63  # seeds are int64
+_TITLE = "# A galdiff model"
 
 
 class LatentDiffusion:
@@ -115,11 +117,17 @@ class LatentDiffusion:
         Raises
         ------
         ResourceError
-            Where there is a file in its place, or it cannot be written.
+            Where there is a file in its place, a run folder or another README, or it cannot be written.
         """
+        folder = Path(folder)
+        card, remedy = folder / "README.md", "Save into a folder of its own"
+        if (folder / "stages").is_dir():
+            raise ResourceError("is a run folder, whose weights are its own", where=folder, remedy=remedy)
+        if card.is_file() and not card.read_bytes().startswith(_TITLE.encode()):
+            raise ResourceError("is of something else", where=card, remedy=remedy)
         with resource_errors(folder):
             self.model.save(folder)
-        write_text(Path(folder, "README.md"), self._card())
+        write_text(card, self._card())
 
     def sample(
         self,
@@ -184,10 +192,16 @@ class LatentDiffusion:
         GaldiffError
             For an unknown condition, class or answer, with the nearest known one, for units that the model's images do
             not have, counts and seeds that are no whole numbers, guidance that is negative or not finite, and options
-            that are none, given twice, or do not go together or with the model.
+            that are none, given twice, or do not go together or with the model; for more than memory holds.
         """
         if not _is_whole(n) or n < 1:
             raise GaldiffError(f"cannot draw {n!r} samples", remedy="Ask for one or more")
+        needed, there = 2 * 4 * n * len(self.model.format.bands) * self.model.format.size**2, machine_memory()
+        if needed > there:  # in batches and joined
+            message = (
+                f"{n} samples need {needed / 2**30:.3g} GiB of memory, and the machine has {there / 2**30:.3g} GiB"
+            )
+            raise ResourceError(message, remedy="Draw fewer at a time: a later seed goes on where these end")
         if not _is_whole(seed) or not 0 <= seed <= _SEEDS - n:
             raise GaldiffError(f"{seed!r} is no seed", remedy="Give a whole number from 0 on, below 2**63")
         if not _is_whole(batch) or batch < 1:
@@ -249,7 +263,7 @@ class LatentDiffusion:
         except (TypeError, ValueError) as error:
             raise GaldiffError(f"images are no array of numbers: {error}") from error
         expected = (len(self.model.format.bands), self.model.format.size, self.model.format.size)
-        if tuple(pixels.shape[1:]) != expected:
+        if tuple(pixels.shape[1:]) != expected or not len(pixels):
             raise GaldiffError(
                 f"images are {tuple(pixels.shape)}, the model's are (n, {', '.join(map(str, expected))})"
             )
@@ -277,7 +291,7 @@ class LatentDiffusion:
         image = self.model.format
         fields = "\n".join(f"- `{f.name}` ({f.kind})" for f in self.schema.fields) or "- none"
         return (
-            "# A galdiff model\n\n"
+            f"{_TITLE}\n\n"
             f"Images of {image.size} x {image.size} pixels, bands {', '.join(image.bands)}, unit `{image.unit}`.\n\n"
             f"Conditions:\n\n{fields}\n\n"
             "```python\nfrom galdiff import LatentDiffusion\n\n"

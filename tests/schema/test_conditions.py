@@ -221,3 +221,11 @@ def test_angles_are_degrees_and_their_distance_goes_round():
 
 def test_turned_conditions_round_trip_through_their_description():
     assert ConditionSchema.from_dict(TURNING.to_dict()) == TURNING
+
+
+def test_numbers_that_float32_has_not_are_refused():
+    schema = ConditionSchema([Scalar("flux", "Jy", 0.0, 1.0)])
+    for value in (1e300, -1e39, [1.0, 4e38]):
+        with pytest.raises(GaldiffError, match="is beyond 32-bit floating-point numbers"):
+            schema.ask(2, flux=value)
+    assert schema.ask(1, flux=3e38).values["flux"].item() == pytest.approx(3e38)

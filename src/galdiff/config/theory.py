@@ -226,6 +226,10 @@ def check_options(options: Mapping[str, Any], *, where: str = "options") -> dict
         For an unknown key, with the nearest known one, and for a value that the key cannot have.
     """
     fields = {name: field for name, field in SamplingSpec.model_fields.items() if name not in _ALONE}
+    if not isinstance(options, Mapping):
+        raise GaldiffError(
+            f"{options!r} is no mapping", where=where, remedy="Give names and values: {'grid': 'karras'}"
+        )
     checked: dict[str, Any] = {}
     for name, value in options.items():
         if name not in fields:

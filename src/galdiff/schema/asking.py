@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from galdiff.errors import GaldiffError
@@ -71,6 +72,8 @@ def _ask_row(f: Field, value: Any, place: Tensor, mask: Tensor) -> None:
     number = _number(f.name, value)
     if isinstance(f, Class) and number not in range(len(f.classes)):
         raise GaldiffError(f"class {value} of '{f.name}' is out of range", remedy=f"0 to {len(f.classes) - 1}")
+    if abs(number) > torch.finfo(torch.float32).max:
+        raise GaldiffError(f"{f.name}={value!r} is beyond 32-bit floating-point numbers", remedy="Give a smaller one")
     place.fill_(number)
     mask.fill_(True)
 
