@@ -7,7 +7,7 @@ import xarray as xr
 
 import galdiff
 from galdiff import LatentDiffusion
-from galdiff.errors import CheckpointError
+from galdiff.errors import CheckpointError, StoreError
 from galdiff.pipeline import STAGES
 
 SMALL = {
@@ -41,7 +41,30 @@ def test_they_follow_the_catalog_file_as_it_is_now(tmp_path):
     assert type(model.model.sampler()).__name__ == "Euler"
     assert (run / "denoiser" / "weights.safetensors").read_bytes() == weights
     assert json.loads((run / "stages" / "samples.json").read_text())["inputs"]["sampler"] == "euler"
+    assert_damaged_samples_are_named(tmp_path, run)
     assert_damage_is_named(tmp_path, run)
+
+
+def assert_damaged_samples_are_named(out, run):
+    """An evaluation that stops in the middle says what it cannot read, and what to do."""
+    damages = {
+        "zarr.json": "has no image, row",
+        "image/zarr.json": "cannot be read: JSONDecodeError|has no image",
+        "image/c/0/0/0/0": "cannot be read",
+        "row/c/0": "cannot be read|not held out",
+    }
+    for name, words in damages.items():
+        path = run / "samples.zarr" / "evaluation" / name
+        whole = path.read_bytes()
+        if name == "zarr.json":
+            path.unlink()
+        else:
+            path.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(StoreError, match=words) as caught:
+            train(out, {"sampler": "euler", "steps": 2, "guidance": 3}, stages=["evaluation"])
+        assert "--redo" in str(caught.value)
+        path.write_bytes(whole)
+    assert not (run / "evaluation.json").exists()
 
 
 def assert_damage_is_named(out, run):

@@ -11,14 +11,15 @@ import numpy as np
 import torch
 import xarray as xr
 
-from galdiff.errors import GaldiffError
+from galdiff.errors import GaldiffError, StoreError
 from galdiff.latents import CutoutStore
 from galdiff.model import DiffusionModel
 from galdiff.pipeline.sweeps import default_sweeps, sweep_conditions
 from galdiff.progress import stage_progress
+from galdiff.report.page import load_group
 from galdiff.schema.conditions import Class, Conditions, ConditionSchema
 
-__all__ = ["GRID_SEEDS", "default_asks", "held_out_rows", "write_samples"]
+__all__ = ["GRID_SEEDS", "default_asks", "held_out_rows", "read_samples", "write_samples"]
 
 GRID_SEEDS = 64
 """Seeds of every grid: 0 up to this."""
@@ -124,6 +125,31 @@ def write_samples(
     _write(unfinished, "real", cutouts.images(real), columns, model)
     shutil.rmtree(path, ignore_errors=True)
     unfinished.rename(path)
+
+
+def read_samples(path: Path, group: str, *columns: str) -> xr.Dataset:
+    """Read a group of ``samples.zarr`` into memory.
+
+    Parameters
+    ----------
+    path : Path
+        The store.
+    group : str
+        One that every run has: ``evaluation``, ``grid`` or ``real``.
+    *columns : str
+        What it must have besides ``image``.
+
+    Raises
+    ------
+    StoreError
+        Where the group or one of its arrays is gone or damaged.
+    """
+    data = load_group(path, group)
+    lost = [name for name in ("image", *columns) if name not in data.variables]
+    if lost:
+        message = f"group '{group}' has no {', '.join(lost)}"
+        raise StoreError(message, where=path, remedy="Draw the samples again with --redo samples")
+    return data
 
 
 def _write(

@@ -17,6 +17,7 @@ import xarray as xr
 
 from galdiff.atomic import resource_errors, write_json
 from galdiff.diffusion import Objective
+from galdiff.errors import StoreError
 from galdiff.latents import CutoutStore
 from galdiff.metrics import PROTOCOL, feature_space, judge, physical_morphology
 from galdiff.metrics.features import PhysicalFeatures
@@ -26,7 +27,7 @@ from galdiff.pipeline.evaluation import Figure, evaluate
 from galdiff.pipeline.judged import Judging, is_lenses
 from galdiff.pipeline.lenses import asked_rings
 from galdiff.pipeline.reconstruction import reconstruction_scores
-from galdiff.pipeline.samples import held_out_rows
+from galdiff.pipeline.samples import held_out_rows, read_samples
 from galdiff.pipeline.sets import Evaluation, Labeled, bootstrap
 from galdiff.progress import stage_progress
 from galdiff.randomness import Draws, choose
@@ -95,12 +96,15 @@ def write_scores(
         caustics_functions()
     spaces = [feature_space(name, device=model.device) for name in features]
     with stage_progress("evaluation", total=6, unit="parts") as bar:
-        samples = xr.open_zarr(folder / "samples.zarr", group="evaluation", consolidated=False).load()
+        samples = read_samples(folder / "samples.zarr", "evaluation", "row")
         # Files may be in the order of their classes.
         order = np.random.default_rng(seed).permutation(cutouts.rows("train"))
         train_rows, held_out = np.sort(order[:TRAINING_IMAGES]), held_out_rows(cutouts)
         train, real = (cutouts.images(rows).astype(np.float32) for rows in (train_rows, held_out))
         generated, asked = samples["image"].to_numpy(), samples["row"].to_numpy()
+        if not np.isin(asked, held_out).all():
+            remedy = "Draw the samples again with --redo samples"
+            raise StoreError("has samples of rows that are not held out", where=folder / "samples.zarr", remedy=remedy)
         conditions = cutouts.conditions()
         learned, held, drawn = (
             Labeled(images, conditions[torch.from_numpy(rows)])
@@ -186,8 +190,8 @@ def _versions() -> dict[str, str]:
 
 def _axis_ratios(folder: Path) -> list[Figure]:
     """Median axis ratio of every ask's grid, beside that of its real counterparts."""
-    grid = xr.open_zarr(folder / "samples.zarr", group="grid", consolidated=False).load()
-    real = xr.open_zarr(folder / "samples.zarr", group="real", consolidated=False).load()
+    grid = read_samples(folder / "samples.zarr", "grid", "ask", "guidance")
+    real = read_samples(folder / "samples.zarr", "real", "ask")
     figures = []
     weight = float(grid["guidance"].max())
     for ask in dict.fromkeys(grid["ask"].to_numpy().tolist()):
