@@ -9,6 +9,7 @@ import galdiff
 from galdiff import LatentDiffusion
 from galdiff.errors import CheckpointError, StoreError
 from galdiff.pipeline import STAGES
+from galdiff.pipeline.external import evaluate
 
 SMALL = {
     "data.simulate": {"n": 60, "size": 16},
@@ -63,6 +64,8 @@ def assert_damaged_samples_are_named(out, run):
         with pytest.raises(StoreError, match=words) as caught:
             train(out, {"sampler": "euler", "steps": 2, "guidance": 3}, stages=["evaluation"])
         assert "--redo" in str(caught.value)
+        with pytest.raises(StoreError, match=r"samples\.zarr"):
+            evaluate(run / "cutouts.zarr", run, judges=False, memorisation=False)
         path.write_bytes(whole)
     assert not (run / "evaluation.json").exists()
 

@@ -13,6 +13,7 @@ import xarray as xr
 from PIL import Image
 
 from galdiff.atomic import write_json
+from galdiff.errors import DataError
 from galdiff.metrics import judge, lupton_rgb
 from galdiff.metrics.figure import RULE
 from galdiff.pipeline import STAGES
@@ -281,3 +282,11 @@ class TestPlots:
         svg = curves([{"title": "<t>", "xlabel": "x", "ylabel": "y", "lines": [line], "xscale": "log"}])
         assert svg.startswith("<svg")
         assert "<t>" not in svg
+
+
+@pytest.mark.parametrize("figures", ["3", "[1]", "[{}]", "[null]"])
+def test_figures_that_are_none_are_named(tmp_path, figures):
+    (tmp_path / "evaluation.json").write_text(f'{{"figures": {figures}}}')
+    with pytest.raises(DataError, match=r"evaluation\.json: cannot be read as an evaluation: TypeError"):
+        write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()

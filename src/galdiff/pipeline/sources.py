@@ -26,7 +26,7 @@ from galdiff.data.npy import open_array, read_npy
 from galdiff.errors import DataError, StoreError
 from galdiff.latents import CutoutStore
 from galdiff.latents.arrays import is_array, open_numbers
-from galdiff.latents.metadata import read_metadata
+from galdiff.latents.metadata import damage_errors, read_metadata
 from galdiff.latents.place import Place, place_of
 from galdiff.pipeline.samples import held_out_rows
 from galdiff.schema.conditions import Conditions, ConditionSchema
@@ -186,8 +186,10 @@ def _samples(run: Path) -> ImageSource:
     """Open the samples of a run with the conditions of the held-out objects that they were asked to be like."""
     source = _zarr(str(run / "samples.zarr"), None)
     store = CutoutStore.open(run / "cutouts.zarr")
-    rows = xr.open_zarr(run / "samples.zarr", group="evaluation", consolidated=False)["row"].to_numpy()
-    return replace(source, schema=store.schema, conditions=store.conditions()[torch.from_numpy(rows)])
+    with damage_errors("'evaluation/row'", place_of(str(run / "samples.zarr"))):
+        rows = xr.open_zarr(run / "samples.zarr", group="evaluation", consolidated=False)["row"].to_numpy()
+        conditions = store.conditions()[torch.from_numpy(rows)]
+    return replace(source, schema=store.schema, conditions=conditions)
 
 
 def _one(path: Path) -> ImageSource:
@@ -278,7 +280,8 @@ def _zarr(target: str, part: str | None) -> ImageSource:
             array = open_numbers(place, path)
             group = path.rpartition("/")[0]
             unit = array.attrs.get("units")
-            return _stacked(array, name, bands=_bands(place, group), unit=None if unit is None else str(unit))
+            unit = None if unit is None else str(unit)
+            return _guarded(_stacked(array, name, bands=_bands(place, group), unit=unit), path or "array", place)
     remedy = "Name it: path.zarr:array"
     raise StoreError(f"there is no array '{part or 'image'}' here", where=target, remedy=remedy)
 
@@ -289,8 +292,19 @@ def _bands(place: Place, group: str) -> tuple[str, ...] | None:
     if not place.exists(f"{path}/zarr.json"):
         return None
     read_metadata(place, f"{path}/zarr.json")
-    data = xr.open_zarr(place.store, group=group or None, consolidated=False)
-    return tuple(str(b) for b in data["band"].to_numpy())
+    with damage_errors(f"group '{group}'", place):
+        data = xr.open_zarr(place.store, group=group or None, consolidated=False)
+        return tuple(str(b) for b in data["band"].to_numpy())
+
+
+def _guarded(source: ImageSource, what: str, place: Place) -> ImageSource:
+    """Name the array where its values cannot be decoded: what codecs raise can be anything."""
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        with damage_errors(f"'{what}'", place):
+            return source.read(rows)
+
+    return replace(source, read=read)
 
 
 def _cutouts(store: CutoutStore, split: str | None, name: str) -> ImageSource:

@@ -14,7 +14,7 @@ import xarray as xr
 
 from galdiff.atomic import read_json_lines, write_text
 from galdiff.errors import DataError, StoreError, reason
-from galdiff.metrics.figure import RULE, Figure, judge
+from galdiff.metrics.figure import RULE, judge
 from galdiff.report.asked import asked_curves
 from galdiff.report.corner import corner_plot
 from galdiff.report.distances import distances
@@ -22,7 +22,7 @@ from galdiff.report.memorisation import closest_pairs
 from galdiff.report.pictures import example_grids, grids, picture, reconstructions, sweeps
 from galdiff.report.plots import COLORS, curves, render
 from galdiff.report.reconstruction import reconstruction_curves
-from galdiff.report.verdicts import SIGNS, number, plain_name
+from galdiff.report.verdicts import SIGNS, number, plain_name, read_figures
 from galdiff.training.log import read_metrics
 
 __all__ = ["curve_panels", "fill_page", "load_group", "load_json", "write_report"]
@@ -58,7 +58,7 @@ def write_report(folder: str | Path) -> Path:
     data = load_group(folder / "evaluation.zarr")
     unit = str(evaluation.get("unit", _unit(folder)))
     drawn = {group: load_group(folder / "samples.zarr", group) for group in ("grid", "real", "sweep")}
-    figures = [Figure.from_dict(record) for record in evaluation.get("figures", [])]
+    figures = read_figures(folder) if "figures" in evaluation else []
     context = {
         "name": folder.name,
         "figures": figures,
