@@ -201,6 +201,29 @@ def test_one_mistake_is_one_report(write, text, report):
     assert line.startswith(report)
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "data.crop",
+        "autoencoder.ema",
+        "denoiser.ema",
+        "denoiser.objective.location",
+        "denoiser.objective.contrastive",
+        "sampling.floor",
+    ],
+)
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_true_and_false_are_no_numbers(write, key, value):
+    (line,) = problems(write(GOOD), [f"{key}={value}"])
+    assert line.startswith(f"--set {key}: {key}: should be a number")
+
+
+@pytest.mark.parametrize("key", ["start", "end"])
+def test_a_schedule_begins_and_ends_where_numbers_do(write, key):
+    (line,) = problems(write(GOOD), [f"denoiser.schedule={{kind: sigmoid, {key}: 1e300}}"])
+    assert f"denoiser.schedule.{key}: should be" in line
+
+
 @pytest.mark.parametrize("text", ["", "[1, 2]", "text", "3"])
 def test_a_file_that_is_no_mapping(write, text):
     with pytest.raises(CatalogFileError, match="mapping of sections"):

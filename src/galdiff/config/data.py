@@ -54,7 +54,7 @@ class RadiusCropSpec(Section):
 
 # A callable tells the two apart, so that a mistake is reported of the one that was meant.
 _Crop = Annotated[
-    Annotated[float, Field(gt=0, le=1), Tag("share")] | Annotated[RadiusCropSpec, Tag("by_radius")],
+    Annotated[Fraction, Field(gt=0), Tag("share")] | Annotated[RadiusCropSpec, Tag("by_radius")],
     Discriminator(lambda crop: "by_radius" if isinstance(crop, Mapping | Section) else "share"),
 ]
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from galdiff.config.section import Flag, Section, Size, section_error
+from galdiff.config.section import Flag, Section, Share, Size, section_error
 
 __all__ = ["SIZES", "Average", "AverageSpec", "Backbone", "DiTSpec", "UNetSpec"]
 
@@ -57,7 +57,7 @@ class DiTSpec(Section):
     depth: Size | None = Field(default=None, description="Transformer blocks.")
     heads: Size | None = Field(default=None, description="Attention heads.")
     skips: Flag = Field(default=False, description="Long skips from the first half of the blocks to the second.")
-    routing: Annotated[float, Field(ge=0, lt=1)] = Field(
+    routing: Share = Field(
         default=0.0, description="Share of the tokens that go around the middle blocks in training."
     )
 
@@ -99,7 +99,7 @@ Backbone = Annotated[
 class AverageSpec(Section):
     """The average of the weights: with a decay, or power functions whose length may be chosen after training."""
 
-    decay: Annotated[float, Field(ge=0, lt=1)] | None = Field(default=None, description="Of the plain one, a step.")
+    decay: Share | None = Field(default=None, description="Of the plain one, a step.")
     lengths: Annotated[tuple[Annotated[float, Field(gt=0, le=0.28)], ...], Field(min_length=1)] | None = Field(
         default=None, description="Of power functions, in units of the training's length, such as [0.05, 0.1]."
     )

@@ -24,6 +24,7 @@ __all__ = [
     "Rate",
     "Section",
     "Seed",
+    "Share",
     "Side",
     "Size",
     "did_you_mean",
@@ -72,6 +73,8 @@ Rate = Annotated[float, Field(gt=0, le=1), BeforeValidator(_no_boolean)]
 """A learning rate."""
 Fraction = Annotated[float, Field(ge=0, le=1), BeforeValidator(_no_boolean)]
 """A number within [0, 1]."""
+Share = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_no_boolean)]
+"""A number within [0, 1), of what all would be too much: a decay, a dropout."""
 Name = Annotated[str, Field(min_length=1), AfterValidator(_names_files)]
 """A text that is not empty: a file, a column, a condition."""
 Folder = Annotated[Path, AfterValidator(_names_files)]

@@ -17,8 +17,10 @@ from galdiff.config.section import (
     Fraction,
     Name,
     NonNegative,
+    Number,
     Positive,
     Section,
+    Share,
     Size,
     did_you_mean,
     section_error,
@@ -69,8 +71,8 @@ class ScheduleSpec(Section):
     beta_min: NonNegative | None = Field(default=None, description="Of linear: its rate at the beginning; 0.1.")
     beta_max: Positive | None = Field(default=None, description="Of linear: its rate at the end; 20.")
     offset: NonNegative | None = Field(default=None, description="Of cosine: begins so much later; 0.008.")
-    start: float | None = Field(default=None, description="Of sigmoid: where on the logistic curve it begins; -3.")
-    end: float | None = Field(default=None, description="Of sigmoid: where it ends; 3.")
+    start: Number | None = Field(default=None, description="Of sigmoid: where on the logistic curve it begins; -3.")
+    end: Number | None = Field(default=None, description="Of sigmoid: where it ends; 3.")
     tau: Positive | None = Field(default=None, description="Of sigmoid: its temperature, above 1 straighter; 1.")
     sigma_min: Positive | None = Field(default=None, description="Of edm: noise at the beginning; 0.002.")
     sigma_max: Positive | None = Field(default=None, description="Of edm: noise at the end; 80.")
@@ -103,14 +105,14 @@ class ObjectiveSpec(Section):
     time: Literal["logit_normal", "log_normal", "uniform"] | None = Field(
         default=None, description="Density of the times in training."
     )
-    location: float | None = Field(default=None, description="Of the normal densities.")
+    location: Number | None = Field(default=None, description="Of the normal densities.")
     scale: Positive | None = Field(default=None, description="Of the normal densities.")
     stratified: Flag = Field(default=False, description="Let the times of every batch fill the density evenly.")
     weighting: Literal["uniform", "min_snr", "edm", "learned"] = Field(
         default="uniform", description="Weights of the noise levels."
     )
     gamma: Positive = Field(default=5.0, description="Largest weight of min_snr.")
-    contrastive: Annotated[float, Field(ge=0, lt=1)] = Field(
+    contrastive: Share = Field(
         default=0.0, description="Weight of the distance to other samples of the batch, such as 0.05; 0 is off."
     )
     self_conditioning: Flag = Field(
@@ -287,7 +289,7 @@ class SamplingSpec(Section):
         default=None, description="Times within which there is guidance, such as [0.2, 0.9]; by default all."
     )
     rescale: Fraction = Field(default=0.0, description="Share of the spread that guidance took to be given back.")
-    floor: float | None = Field(
+    floor: Number | None = Field(
         default=None,
         description="In pixel space: no estimate goes below this pixel value, such as five times the noise below the "
         "sky, or 0 for black.",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from galdiff.config.section import Count, CountOrZero, NonNegative, Positive, Rate, Section
+from galdiff.config.section import Count, CountOrZero, NonNegative, Positive, Rate, Section, Share
 
 __all__ = ["TrainingSpec"]
 
@@ -19,7 +19,7 @@ class TrainingSpec(Section):
     learning_rate: Rate = Field(description="Peak rate of AdamW.")
     warmup_images: CountOrZero = Field(default=3200, description="Linear warm-up [images].")
     decay: Literal["cosine", "linear", "constant"] = Field(default="cosine", description="How the rate goes to zero.")
-    ema: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.995, description="Decay of the weight average, a step.")
+    ema: Share = Field(default=0.995, description="Decay of the weight average, a step.")
     clip: Positive = Field(default=1.0, description="Largest norm of the gradient.")
     weight_decay: NonNegative = Field(default=0.0, description="Of AdamW.")
     budget: Positive | None = Field(default=None, description="Train for so many seconds instead of so many images.")
