@@ -328,6 +328,14 @@ def test_cost_grows_with_what_is_asked(catalog):
     assert cost("autoencoder.budget=60", "denoiser.budget=30").seconds["autoencoder"] == 60
 
 
+def test_the_samples_that_are_counted_are_those_that_are_drawn(catalog):
+    # Grids are drawn of the classes of the first field alone.
+    schema = ConditionSchema([Class("morphology", ("disk", "round")), Class("bar", ("strong", "weak", "none"))])
+    said = {"sampling.asks": {name: {"morphology": name} for name in ("disk", "round")}}
+    specs = [load(catalog, overrides) for overrides in ((), said)]
+    assert len({estimate(s, rows=100, bands=3, schema=schema, bytes_per_value=2).disk for s in specs}) == 1
+
+
 class TestSplitsAndTwins:
     def test_a_twin_across_splits_stops_the_run_unless_it_is_allowed(self, catalog):
         stamps = catalog.parent / "stamps"

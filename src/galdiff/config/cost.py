@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +24,10 @@ from galdiff.config.training import TrainingSpec
 from galdiff.nn import PatchDiscriminator, build_backbone
 from galdiff.nn.size import NetworkSize, network_size
 from galdiff.pipeline.scores import TRAINING_IMAGES
+from galdiff.pipeline.samples import GRID_SEEDS, default_asks
 from galdiff.pipeline.sweeps import SWEEP_SAMPLES
 from galdiff.randomness import Draws
-from galdiff.schema.conditions import Class, ConditionSchema
+from galdiff.schema.conditions import ConditionSchema
 
 __all__ = ["Cost", "estimate", "time_stages"]
 
@@ -226,7 +226,7 @@ def _kept_bytes(loss: Callable[[], Tensor], module: nn.Module) -> int:
 
 def _samples(spec: RunSpec, schema: ConditionSchema) -> int:
     """Images that are drawn: for the evaluation, of all asks at two guidances, and in sweeps."""
-    shown = 64 * 2 * len(spec.sampling.asks or _one_ask_a_class(schema))
+    shown = 2 * GRID_SEEDS * len(spec.sampling.asks or default_asks(schema))
     return spec.sampling.n + shown + (SWEEP_SAMPLES if spec.sampling.sweeps != {} else 0)
 
 
@@ -271,10 +271,6 @@ def _wait(x: Tensor) -> None:
 
 def _parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
-
-
-def _one_ask_a_class(schema: ConditionSchema) -> list[Any]:
-    return [name for f in schema.fields if isinstance(f, Class) for name in f.classes] or [None]
 
 
 def _size(n: int) -> str:

@@ -14,7 +14,10 @@ from galdiff.latents.place import Target
 from galdiff.latents.rows import RowStore
 from galdiff.schema.conditions import Conditions, ConditionSchema
 
-__all__ = ["CutoutStore"]
+__all__ = ["SKIPPED", "CutoutStore"]
+
+SKIPPED = "skipped"
+"""The split of rows whose file could not be read; no stage trains on or compares with it."""
 
 _CHUNK_BYTES = 1_000_000
 _CHUNKS_A_SHARD = 16
@@ -97,7 +100,7 @@ class CutoutStore(RowStore):
         """Verify every shard and mark the store complete; ``skipped`` rows leave their split."""
         if len(skipped):
             split = self.split.astype(object)  # text of fixed width would cut the word
-            split[list(skipped)] = "skipped"
+            split[list(skipped)] = SKIPPED
             self.array("split")[:] = split
             del self.split  # read again when it is asked for
         self._finish(skipped=len(skipped))

@@ -17,10 +17,8 @@ from galdiff.errors import DataError
 from galdiff.latents import CutoutStore
 from galdiff.progress import say, stage_progress
 
-__all__ = ["SKIPPED", "write_cutouts"]
+__all__ = ["too_few", "write_cutouts"]
 
-SKIPPED = "skipped"
-"""The split of rows whose file could not be read; no stage trains on or compares with it."""
 _BATCH, _ROUND = 16, 512  # images a task, and between two updates of the progress
 
 

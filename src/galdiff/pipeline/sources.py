@@ -27,6 +27,7 @@ from galdiff.errors import DataError, StoreError
 from galdiff.latents import CutoutStore
 from galdiff.latents.arrays import is_array, open_numbers
 from galdiff.latents.metadata import damage_errors, read_metadata
+from galdiff.latents.cutouts import SKIPPED
 from galdiff.latents.place import Place, place_of
 from galdiff.pipeline.samples import held_out_rows
 from galdiff.schema.conditions import Conditions, ConditionSchema
@@ -311,7 +312,7 @@ def _cutouts(store: CutoutStore, split: str | None, name: str) -> ImageSource:
     splits = {*np.unique(store.split).tolist(), "held-out"}
     if split is not None and split not in splits:
         raise StoreError(f"there is no split '{split}'", where=name, remedy=f"There are {', '.join(sorted(splits))}")
-    rows = np.flatnonzero(store.split != "skipped") if split is None else store.rows(split)
+    rows = np.flatnonzero(store.split != SKIPPED) if split is None else store.rows(split)
     if split == "held-out":
         rows = held_out_rows(store)
     if not len(rows):
