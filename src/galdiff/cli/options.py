@@ -28,7 +28,10 @@ __all__ = [
     "Seed",
     "Set",
     "Store",
+    "appearing",
     "plainly",
+    "refuse_options",
+    "refuse_output",
 ]
 
 APP: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode": None}

@@ -21,7 +21,7 @@ from galdiff.config.spec import RELATIONS, RunSpec
 from galdiff.config.yaml import Document, Path_, Place, Problem, dotted, read_file, read_scalar, read_text
 from galdiff.errors import CatalogFileError, nearest_name
 
-__all__ = ["catalog_path", "dump", "load", "packaged_catalogs"]
+__all__ = ["catalog_path", "dump", "load", "packaged_catalogs", "strip_tags"]
 
 Overrides = Iterable[str] | Mapping[str, Any]
 

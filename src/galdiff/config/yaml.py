@@ -28,7 +28,7 @@ import yaml
 
 from galdiff.errors import CatalogFileError
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "Document", "Place", "Problem", "read_file", "read_scalar", "read_text"]
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "Document", "Place", "Problem", "dotted", "read_file", "read_scalar", "read_text"]
 
 MAX_BYTES = 256 * 1024
 """Largest catalog file."""

@@ -23,7 +23,7 @@ from galdiff.data.stretch import Linear, Sqrt, Stretch
 from galdiff.errors import DataError
 from galdiff.schema.conditions import Conditions, ConditionSchema
 
-__all__ = ["CutoutDataset", "file_sizes"]
+__all__ = ["CutoutDataset", "check_arguments", "file_sizes"]
 
 _PROBES = 25  # images that say what the usual size is
 _PARITY = 1  # pixels by which cutouts of one survey differ: 423 beside 424

@@ -14,7 +14,7 @@ from galdiff.data.tables import find_column
 from galdiff.errors import DataError, all_at_once
 from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Field, Scalar
 
-__all__ = ["Column", "class_column", "join_columns", "scalar_columns"]
+__all__ = ["Column", "class_column", "join_columns", "label_column", "scalar_columns"]
 
 _CONSTANT = 1e-6  # deviation of a column over its mean below which it is constant
 
