@@ -23,21 +23,18 @@ spectrum P on average; within an image and between images its octaves rise and f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import lru_cache, wraps
+from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
-from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from galdiff.nn.precision import full_precision
 from galdiff.randomness import normal
 
 __all__ = ["SCALES", "Grain", "starlet"]
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 SCALES = 3
 """Octaves of the noise model."""
@@ -116,19 +113,6 @@ def _bins(height: int, width: int) -> tuple[Tensor, Tensor]:
     return lower, position - lower
 
 
-def _without_autocast(
-    method: Callable[Concatenate[Grain, Tensor, P], R],
-) -> Callable[Concatenate[Grain, Tensor, P], R]:
-    """Leave autocast for the length of a call: no Fourier transform on CUDA takes bfloat16."""
-
-    @wraps(method)
-    def wrapped(self: Grain, mean: Tensor, *args: P.args, **options: P.kwargs) -> R:
-        with torch.autocast(mean.device.type, enabled=False):
-            return method(self, mean, *args, **options)
-
-    return wrapped
-
-
 class Grain(nn.Module):
     """Scale-by-scale normal noise with local amplitude and band correlation.
 
@@ -172,7 +156,6 @@ class Grain(nn.Module):
         return 0.5 * torch.log(parts.median(dim=2).values + 1e-12)
 
     @torch.no_grad()
-    @_without_autocast
     def calibrate(self, mean: Tensor, residual: Tensor, maps: Tensor, *, by_content: bool = True) -> None:
         """Measure what a draw needs on reconstructions of real images, in closed form.
 
@@ -187,20 +170,26 @@ class Grain(nn.Module):
             measured with; one that is still being trained gives levels their mean and scatter alone.
         """
         size = (residual.shape[-2], residual.shape[-1])
-        log_sigma = [self.log_sigma(part, size) for part in maps.split(_IMAGES)]
-        batches = list(zip(mean.split(_IMAGES), residual.split(_IMAGES), log_sigma, strict=True))
-        self._measure_spectrum(batches)
+        with full_precision(mean.device):  # no Fourier transform on CUDA takes bfloat16
+            log_sigma = [self.log_sigma(part, size) for part in maps.split(_IMAGES)]
+            batches = list(zip(mean.split(_IMAGES), residual.split(_IMAGES), log_sigma, strict=True))
+            self._measure_spectrum(batches)
+            self._fit_levels(batches, by_content=by_content)
 
-        # The levels' dependence on what the decoder says, and their scatter about it, moved until draws have both. A
-        # few rounds do: it is octaves leaking into each other that a single one would leave.
+    def _fit_levels(self, batches: Sequence[tuple[Tensor, Tensor, Tensor]], *, by_content: bool) -> None:
+        """Fit the levels' dependence on what the decoder says, and their scatter about it, until draws have both.
+
+        A few rounds do: it is octaves leaking into each other that a single one would leave.
+        """
+        log_sigma = [sigma for *_, sigma in batches]
         level = torch.cat([self.levels(part, sigma) for _, part, sigma in batches]).double()
         known = torch.cat([self._summary(part, sigma) for part, _, sigma in batches])
         regressors = known.double()
         if not by_content or len(known) < _ROWS_A_REGRESSOR * known.shape[1]:
             regressors[:, 1:] = 0.0
         solve = torch.linalg.pinv(regressors)
-        index, channels = torch.arange(len(mean)), SCALES * self.bands
-        white, between = (normal(0, "calibration", index, (channels, *shape), mean.device) for shape in (size, ()))
+        index, channels, size = torch.arange(len(level)), SCALES * self.bands, batches[0][1].shape[-2:]
+        white, between = (normal(0, "calibration", index, (channels, *shape), level.device) for shape in (size, ()))
         effect, scatter = torch.zeros_like(self.effect.double()), torch.zeros_like(self.scatter.double())
         for _ in range(_ROUNDS):
             self._normalize(known, log_sigma)
@@ -287,7 +276,6 @@ class Grain(nn.Module):
         octaves = torch.fft.irfft2(torch.fft.rfft2(white) * transfer, s=size)
         return (self._octaves(log_sigma, gain) / self.level[:, :, None, None] * octaves).sum(dim=1)
 
-    @_without_autocast
     def forward(self, mean: Tensor, maps: Tensor, white: Tensor, scatter: Tensor) -> Tensor:
         """Draw noise.
 
@@ -305,8 +293,9 @@ class Grain(nn.Module):
         Tensor
             ``(n, band, y, x)``.
         """
-        log_sigma = self.log_sigma(maps, (white.shape[-2], white.shape[-1]))
-        return self._draw(log_sigma, self._gain(self._summary(mean, log_sigma), scatter), white)
+        with full_precision(mean.device):  # as in `calibrate`
+            log_sigma = self.log_sigma(maps, (white.shape[-2], white.shape[-1]))
+            return self._draw(log_sigma, self._gain(self._summary(mean, log_sigma), scatter), white)
 
 
 def _fill(spectrum: Tensor, measured: Tensor) -> Tensor:

@@ -20,7 +20,6 @@ decoder quantizes what it draws (Rombach et al. 2022, arXiv:2112.10752, Section 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -30,6 +29,7 @@ from torch.nn import functional
 from galdiff.autoencoder.convolutional import ConvolutionalAutoencoder
 from galdiff.autoencoder.decoded import DecodedSky
 from galdiff.autoencoder.posterior import LatentPosterior
+from galdiff.nn.precision import full_precision
 from galdiff.randomness import uniform
 
 __all__ = ["VQAutoencoder", "VectorQuantizer"]
@@ -37,11 +37,6 @@ __all__ = ["VQAutoencoder", "VectorQuantizer"]
 _DEAD = 0.1  # of the count that every code would have if all had the same
 _AT_ONCE = 16_384  # vectors compared with the codes at a time
 _UNIT = 2.0**-32  # of the whole numbers that are summed
-
-
-def _full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Leave autocast out; tensors without data, of which sizes are counted, know none."""
-    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 class VectorQuantizer(nn.Module):
@@ -73,7 +68,7 @@ class VectorQuantizer(nn.Module):
 
     def index(self, z: Tensor) -> Tensor:
         """Return the nearest code of every latent vector: ``(n, channel, y, x)`` to int64 ``(n, y, x)``."""
-        with _full_precision(z.device):
+        with full_precision(z.device):
             vectors = z.detach().float().movedim(1, -1)
             square = self.codes.square().sum(dim=1)
             parts = vectors.reshape(-1, vectors.shape[-1]).split(_AT_ONCE)
@@ -91,7 +86,7 @@ class VectorQuantizer(nn.Module):
     @torch.no_grad()
     def observe(self, z: Tensor, index: Tensor) -> None:
         """Remember what a training batch says of the codes until `update`."""
-        with _full_precision(z.device):
+        with full_precision(z.device):
             vectors = z.float().movedim(1, -1).reshape(-1, z.shape[1])
             whole, index = (vectors.double() / _UNIT).round().long(), index.flatten()
             count = torch.zeros_like(self.count, dtype=torch.int64).index_add_(0, index, torch.ones_like(index))

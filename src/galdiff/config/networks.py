@@ -57,9 +57,7 @@ class DiTSpec(Section):
     depth: Size | None = Field(default=None, description="Transformer blocks.")
     heads: Size | None = Field(default=None, description="Attention heads.")
     skips: Flag = Field(default=False, description="Long skips from the first half of the blocks to the second.")
-    routing: Share = Field(
-        default=0.0, description="Share of the tokens that go around the middle blocks in training."
-    )
+    routing: Share = Field(default=0.0, description="Share of the tokens that go around the middle blocks in training.")
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments of `galdiff.nn.build_backbone`; what is off is left out."""
