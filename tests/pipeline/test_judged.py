@@ -162,6 +162,17 @@ class TestLenses:
         assert figures["transfer_auc"].verdict(4.0) in ("pass", "look")
         assert "transfer_auc" not in {f.name for f in self.judging().classes().figures}
 
+    @pytest.mark.parametrize(
+        ("few", "n", "note"), [("generated", 30, "30 images, 50 needed"), ("train", 200, "30 training images, ")]
+    )
+    def test_a_judge_says_which_images_are_too_few(self, few, n, note):
+        judging = self.judging()
+        judging = replace(judging, **{few: getattr(judging, few)[np.arange(30)]})
+        (figure,) = judging.classes().figures
+        assert (figure.status, figure.n) == ("too few", n)
+        assert figure.note.startswith(note)
+        assert figure.note.endswith(" needed")
+
     def test_unknown_classes_are_not_the_first_one(self, monkeypatch):
         seen = {}
 

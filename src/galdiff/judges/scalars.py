@@ -164,8 +164,8 @@ def recovery_figures(
         protocol = f"{reader}; {text.format(unit=f' [{unit}]' if unit else '')}"
         numbers = [float(d[key]) for d in (value, floor) for key in (statistic, f"{statistic}_error")]
         if n < MINIMUM or not np.isfinite(numbers).all():
-            few = f"{n} images, {MINIMUM} needed" if n < MINIMUM else "one value was asked of all"
-            figures.append(Figure.too_few(title, n, protocol, few))
+            few: dict[str, Any] = {"needed": MINIMUM} if n < MINIMUM else {"note": "one value was asked of all"}
+            figures.append(Figure.too_few(title, n, protocol, **few))
             continue
         number, error, low, low_error = numbers
         known: dict[str, Any] = {"note": note, "floor_error": low_error, "ideal": None, "freedom": draws - 1}

@@ -100,9 +100,19 @@ class Figure:
             object.__setattr__(self, key, value)
 
     @classmethod
-    def too_few(cls, name: str, n: int, protocol: str, note: str, *, ideal: float | None = None) -> Self:
-        """Return what stands in place of a figure of too few images; the note says how many it takes."""
-        return cls(name, None, None, None, n, protocol, "too few", note, ideal=ideal)
+    def too_few(
+        cls,
+        name: str,
+        n: int,
+        protocol: str,
+        note: str = "",
+        *,
+        needed: int | None = None,
+        ideal: float | None = None,
+    ) -> Self:
+        """Return what stands in place of a figure of too few images; the note begins with how many are needed."""
+        told = "" if needed is None else f"{n} images, {needed} needed"
+        return cls(name, None, None, None, n, protocol, "too few", ": ".join(filter(None, (told, note))), ideal=ideal)
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:

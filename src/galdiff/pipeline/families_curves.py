@@ -55,8 +55,7 @@ def two_samples(sets: Sets) -> Evaluation:
     names, n = list(values["real"]), len(values["real"]["features"])
     protocol = f"smallest p of three tests by {_PERMUTATIONS} relabelings, corrected for all {3 * len(names)} by Holm"
     if n < sets.minimum:
-        note = f"{n} images, {sets.minimum} needed"
-        return Evaluation([Figure.too_few(f"p[{name}]", n, protocol, note) for name in names])
+        return Evaluation([Figure.too_few(f"p[{name}]", n, protocol, needed=sets.minimum) for name in names])
     found = two_sample_test(
         values["generated"], values["real"], permutations=_PERMUTATIONS, bootstrap=200, seed=sets.seed
     )

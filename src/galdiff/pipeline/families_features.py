@@ -27,7 +27,7 @@ from galdiff.metrics import (
     wasserstein_distance,
 )
 from galdiff.metrics.frechet import MINIMUM_PER_DIMENSION, fewest_to_extrapolate
-from galdiff.pipeline.sets import Evaluation, Sets, Statistic
+from galdiff.pipeline.sets import COMPARED, Evaluation, Sets, Statistic
 
 __all__ = ["distributions", "energy", "extrapolated", "fidelity", "frechet", "kernel", "kernel_subsets"]
 
@@ -39,8 +39,6 @@ _RUNGS, _GROUPS = 6, 10  # of the extrapolation at most, which takes 231 distanc
 _NEIGHBOR = 5
 _WIDE = 512
 """Features beyond which few runs hold out enough images."""
-_PAIRED = ("generated", "floor")
-"""What is compared with the real images."""
 _MORE = "galdiff evaluate --limit takes so many of larger folders, without --train twice the real ones; KID takes fewer"
 
 
@@ -66,11 +64,11 @@ def extrapolated(sets: Sets) -> Evaluation:
         protocol = f"{space.protocol}; line in 1 / n through parts of all images, to none; jackknife of {groups}"
         needed = fewest_to_extrapolate(width, groups=groups)
         if n < needed:
-            figures.append(Figure.too_few(title, n, protocol, f"{n} images, {needed} needed", ideal=0.0))
+            figures.append(Figure.too_few(title, n, protocol, needed=needed, ideal=0.0))
             continue
         rows = {which: values[:, :width] for which, values in sets.features(space).items()}
         options: dict[str, Any] = {"rungs": _RUNGS, "groups": groups, "seed": sets.seed}
-        fit, floor = (frechet_infinity(rows["real"], rows[which], **options) for which in _PAIRED)
+        fit, floor = (frechet_infinity(rows["real"], rows[which], **options) for which in COMPARED)
         fits[name] = fit, floor
         told = f"bias of {fit.slope:.2g} at {n} images; {fit.fit_error:.1g} by the scatter about the line"
         known: dict[str, Any] = {"floor_error": floor.error, "freedom": groups - 1, "judged": False}
@@ -79,7 +77,7 @@ def extrapolated(sets: Sets) -> Evaluation:
     if not fits:
         return Evaluation(figures)
     every = [fit for pair in fits.values() for fit in pair]
-    shape = (len(fits), len(_PAIRED))
+    shape = (len(fits), len(COMPARED))
     numbers = {key: [getattr(fit, key) for fit in every] for key in ("value", "error", "slope")}
     curves: dict[str, Any] = {
         f"ladder_{key}": (("ladder", "compared"), np.reshape(x, shape)) for key, x in numbers.items()
@@ -114,10 +112,10 @@ def kernel_subsets(sets: Sets) -> Evaluation:
         size, title = n // 2, f"KID_subsets[{space.name}]"
         protocol = f"{space.protocol}; squared MMD, kernel (x . y / d + 1)^3, {sets.draws} subsets of {size} of {n}"
         if n < sets.minimum:
-            figures.append(Figure.too_few(title, n, protocol, f"{n} images, {sets.minimum} needed", ideal=0.0))
+            figures.append(Figure.too_few(title, n, protocol, needed=sets.minimum, ideal=0.0))
             continue
         drawn: dict[str, Any] = {"subsets": sets.draws, "subset_size": size}
-        mean, floor = (kernel_distance(values["real"], values[which], **drawn) for which in _PAIRED)
+        mean, floor = (kernel_distance(values["real"], values[which], **drawn) for which in COMPARED)
         known: dict[str, Any] = {"floor_error": floor.std, "freedom": sets.draws - 1, "judged": False}
         figures.append(Figure(title, mean.value, mean.std, floor.value, n, protocol, **known))
     return Evaluation(figures)

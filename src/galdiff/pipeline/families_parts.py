@@ -14,7 +14,7 @@ import xarray as xr
 
 from galdiff.metrics import PROTOCOL, SHAPE, FeatureSpace, Figure, frechet_distance, sliding_distances
 from galdiff.metrics.frechet import MINIMUM_PER_DIMENSION
-from galdiff.pipeline.sets import SETS, Evaluation, Labeled, Sets
+from galdiff.pipeline.sets import COMPARED, SETS, Evaluation, Labeled, Sets
 from galdiff.schema.conditions import Class, Scalar, Votes
 
 __all__ = ["classes", "sliding"]
@@ -85,7 +85,7 @@ def _slide(
     rows = np.full((4, _WINDOWS), np.nan)
     n = len(values["real"])
     enough = np.full(_WINDOWS, n >= needed)
-    for which in ("generated", "floor") if n >= needed else ():
+    for which in COMPARED if n >= needed else ():
         enough &= np.isfinite(_windows(values[which], values["real"], needed))
     if not enough.any():
         note = f"of {n} objects none of {_WINDOWS} windows has {needed}"

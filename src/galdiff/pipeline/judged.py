@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -106,6 +107,11 @@ class Judging:
     def _seen(self, judge: Classifier | ScalarJudge | VoteJudge, labeled: Labeled) -> np.ndarray:
         return judge.predict(self.image_format.stretch(labeled.images))
 
+    def _unlearned(self, names: Sequence[str], known: int, needed: int = _LEARNED) -> list[Figure]:
+        """Return what stands in place of a judge's figures where too few training images are known; else nothing."""
+        note = f"{known} training images, {needed} needed"
+        return [Figure.too_few(n, len(self.real), _PROTOCOL, note) for n in names] if known < needed else []
+
     def classes(self, *, transfer: int = 0) -> Evaluation:
         """Judge the first class field: ranks, decisions and how sure they are (`class_figures`).
 
@@ -119,9 +125,10 @@ class Judging:
         if field is None:
             return Evaluation([])
         train, generated, real = (part.where_known(field.name) for part in (self.train, self.generated, self.real))
-        if len(train) < _MINIMUM * len(field.classes) or min(len(generated), len(real)) < _MINIMUM:
-            note = f"{len(train)} training images"
-            return Evaluation([Figure.too_few("class_accuracy", len(real), _PROTOCOL, note)])
+        if few := self._unlearned(["class_accuracy"], len(train), _MINIMUM * len(field.classes)):
+            return Evaluation(few)
+        if (n := min(len(generated), len(real))) < _MINIMUM:
+            return Evaluation([Figure.too_few("class_accuracy", n, _PROTOCOL, needed=_MINIMUM)])
         labels, asked, truth = (part.conditions.values[field.name].numpy() for part in (train, generated, real))
         lesson = self._lesson if train is self.train else self.image_format.stretch(train.images)
         judge = Classifier(len(self.image_format.bands), len(field.classes))
@@ -159,9 +166,7 @@ class Judging:
             return Evaluation([])
         lesson = np.stack([self.train.numbers(f.name) for f in fields], axis=1)
         known = np.isfinite(lesson).sum(axis=0)
-        if known.max() < _LEARNED:
-            note = f"{known.max()} training images, {_LEARNED} needed"
-            few = [Figure.too_few(f"recovered_slope[{f.name}]", len(self.real), _PROTOCOL, note) for f in fields]
+        if few := self._unlearned([f"recovered_slope[{f.name}]" for f in fields], int(known.max())):
             return Evaluation(few)
         judge = ScalarJudge(len(self.image_format.bands), fields)
         judge.fit(self._lesson, lesson, seed=self.seed, seen=seen)
@@ -198,9 +203,8 @@ class Judging:
         field = next((f for f in self.schema.fields if isinstance(f, Votes)), None)
         if field is None:
             return Evaluation([])
-        if len(self.train) < _LEARNED:
-            note = f"{len(self.train)} training images, {_LEARNED} needed"
-            return Evaluation([Figure.too_few("votes", len(self.real), _PROTOCOL, note)])
+        if few := self._unlearned(["votes"], len(self.train)):
+            return Evaluation(few)
         name, tree = field.name, field.tree
         known = self.train.conditions
         judge = VoteJudge(len(self.image_format.bands), tree)
@@ -222,10 +226,7 @@ class Judging:
 
     def too_few_to_encode(self) -> list[Figure]:
         """Return what an evaluation has in place of an encoder's distances where there is little to learn from."""
-        if len(self.train) >= _LEARNED:
-            return []
-        note = f"{len(self.train)} training images, {_LEARNED} needed"
-        return [Figure.too_few(f"FD[{EncoderFeatures.name}]", len(self.real), _PROTOCOL, note)]
+        return self._unlearned([f"FD[{EncoderFeatures.name}]"], len(self.train))
 
     def encoder(self, seen: int, folder: Path) -> EncoderFeatures:
         """Train the morphology encoder and keep it.

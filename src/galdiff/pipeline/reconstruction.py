@@ -63,7 +63,7 @@ def reconstruction_scores(
     def figure(name: str, values: np.ndarray, statistic: Callable[[np.ndarray], float], protocol: str) -> Figure:
         name = f"reconstruction_{name}"
         if n < _MINIMUM:
-            return Figure.too_few(name, n, protocol, f"{n} images, {_MINIMUM} needed")
+            return Figure.too_few(name, n, protocol, needed=_MINIMUM)
         error = float(np.std([statistic(values[pick]) for pick in picks]))
         return Figure(name, statistic(values), error, None, n, protocol, freedom=draws - 1)
 

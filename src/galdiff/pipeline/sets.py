@@ -14,10 +14,12 @@ import xarray as xr
 from galdiff.metrics import FeatureSpace, Figure
 from galdiff.schema.conditions import Conditions, ConditionSchema
 
-__all__ = ["SETS", "Evaluation", "Labeled", "Sets", "Statistic", "Statistics", "bootstrap"]
+__all__ = ["COMPARED", "SETS", "Evaluation", "Labeled", "Sets", "Statistic", "Statistics", "bootstrap"]
 
 SETS = ("real", "generated", "floor")
 """Names of the sets, as the curves' coordinate has them."""
+COMPARED = SETS[1:]
+"""Those that are compared with the real images."""
 
 Statistic = Callable[[np.ndarray, np.ndarray], float]
 """A number that says how one set of rows differs from another."""
@@ -183,8 +185,7 @@ class Sets:
         n, needed = min(map(len, (real, generated, floor))), self.minimum if needed is None else needed
         notes = notes or [""] * len(names)
         if n < needed:
-            note = f"{n} images, {needed} needed{remedy and f': {remedy}'}"
-            return [Figure.too_few(name, n, protocol, note, ideal=ideal) for name in names]
+            return [Figure.too_few(name, n, protocol, remedy, needed=needed, ideal=ideal) for name in names]
 
         rng = _generator(self.seed, names[0])
 
