@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from astropy.wcs import WCS
 
 from galdiff.atomic import sha256_file, sha256_json
 from galdiff.data.dataset import CutoutDataset, check_arguments, file_sizes
-from galdiff.data.fits_files import Extension, StampHeader, fits_stem
+from galdiff.data.fits_files import Extension, StampHeader, fits_stem, resampled
 from galdiff.data.fits_index import Place, find_stamps, locate
 from galdiff.data.fits_stamps import PerBand, Stamp, StampReader
 from galdiff.data.geometry import Crop, resize
@@ -299,7 +298,9 @@ class FITSDataset(CutoutDataset):
         wcs, scale = stamp.wcs(), stamp.pixel_scale()
         factor = side / after[0]
         if wcs is not None:
-            wcs = _resampled(wcs, stamp.shape[::-1], factor, after)
+            before = np.array(stamp.shape[::-1])
+            # About the center, which crops and resizing keep; pixels are counted from 1.
+            wcs = resampled(wcs, (np.array(after) + 1) / 2 - (before + 1) / 2 / factor, factor)
         known = None if self._fwhm is None else float(self._fwhm[i])
         widths = stamp.psf_fwhm if known is None else (known if np.isfinite(known) else None,) * len(stamp.bands)
         return StampHeader(wcs, stamp.unit, stamp.zero_point, widths, None if scale is None else scale * factor)
@@ -336,22 +337,6 @@ def _without_bad(
         message = f"{len(skipped)} objects cannot be read, the first is '{skipped[0][0]}': {skipped[0][1]}"
         raise DataError(message, where=source, remedy="Set on_bad: skip to go on without such rows")
     return frame[good], [place for place in places if place.problem is None], skipped
-
-
-def _resampled(wcs: WCS, before: Sequence[int], factor: float, after: Sequence[int]) -> WCS | None:
-    """Coordinates of pixels ``factor`` times as wide about the same center, which crops and resizing keep."""
-    if wcs.sip is not None and factor != 1:
-        return None
-    shift = (np.array(after) + 1) / 2 - (np.array(before) + 1) / 2 / factor
-    wcs.wcs.crpix = wcs.wcs.crpix / factor + shift
-    if wcs.sip is not None:
-        wcs.sip = type(wcs.sip)(wcs.sip.a, wcs.sip.b, wcs.sip.ap, wcs.sip.bp, wcs.sip.crpix + shift)
-    if wcs.wcs.has_cd():
-        wcs.wcs.cd = wcs.wcs.cd * factor
-    else:
-        wcs.wcs.cdelt = wcs.wcs.cdelt * factor
-    wcs.wcs.set()
-    return wcs
 
 
 def _whole(values: Sequence[float | None]) -> tuple[float, ...] | None:

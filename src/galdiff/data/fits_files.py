@@ -23,7 +23,17 @@ from astropy.wcs.utils import proj_plane_pixel_scales
 
 from galdiff.errors import DataError, GaldiffError
 
-__all__ = ["COMPRESSED", "SUFFIXES", "FitsImage", "StampHeader", "fits_stem", "image_wcs", "pixel_scale", "read_fits"]
+__all__ = [
+    "COMPRESSED",
+    "SUFFIXES",
+    "FitsImage",
+    "StampHeader",
+    "fits_stem",
+    "image_wcs",
+    "pixel_scale",
+    "read_fits",
+    "resampled",
+]
 
 SUFFIXES = (".fits", ".fit", ".fts")
 """Suffixes of FITS files."""
@@ -255,6 +265,36 @@ def image_wcs(header: fits.Header) -> WCS | None:
     except Exception:  # what cannot be parsed says nothing
         return None
     return wcs if pixel_scale(wcs) is not None else None
+
+
+def resampled(wcs: WCS, shift: Sequence[float] | np.ndarray, factor: float = 1) -> WCS | None:
+    """Bring world coordinates onto other pixels of the same sky.
+
+    Parameters
+    ----------
+    wcs : astropy.wcs.WCS
+        The coordinates, which are changed.
+    shift : pair of float
+        By how much a place's pixel x, y is larger then [new pixel].
+    factor : float
+        Side of a new pixel [old pixel].
+
+    Returns
+    -------
+    astropy.wcs.WCS or None
+        None of coordinates with distortion terms, where pixels are of another size: they have terms of their own.
+    """
+    if wcs.sip is not None and factor != 1:
+        return None
+    wcs.wcs.crpix = wcs.wcs.crpix / factor + shift
+    if wcs.sip is not None:
+        wcs.sip = type(wcs.sip)(wcs.sip.a, wcs.sip.b, wcs.sip.ap, wcs.sip.bp, wcs.sip.crpix + shift)
+    if wcs.wcs.has_cd():
+        wcs.wcs.cd = wcs.wcs.cd * factor
+    else:
+        wcs.wcs.cdelt = wcs.wcs.cdelt * factor
+    wcs.wcs.set()
+    return wcs
 
 
 def pixel_scale(wcs: WCS) -> float | None:

@@ -10,7 +10,7 @@ import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from galdiff.data.fits_files import Extension, FitsImage, Window, image_wcs, pixel_scale, read_fits
+from galdiff.data.fits_files import Extension, FitsImage, Window, image_wcs, pixel_scale, read_fits, resampled
 from galdiff.data.fits_index import Place
 from galdiff.errors import DataError
 
@@ -54,12 +54,7 @@ class Stamp:
     def wcs(self) -> WCS | None:
         """Return the world coordinates of the stamp's pixels."""
         wcs = image_wcs(self._header)
-        if wcs is not None:
-            wcs.wcs.crpix -= self._corner
-            if wcs.sip is not None:
-                x, y = wcs.sip.crpix - self._corner
-                wcs.sip = type(wcs.sip)(wcs.sip.a, wcs.sip.b, wcs.sip.ap, wcs.sip.bp, (x, y))
-        return wcs
+        return None if wcs is None else resampled(wcs, -np.array(self._corner))
 
     def pixel_scale(self) -> float | None:
         """Return the side of a pixel [arcsec]: the one given, the header's number, or that of the coordinates."""
