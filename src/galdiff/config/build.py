@@ -179,6 +179,7 @@ def _settings(spec: RunSpec | StagesSpec, on_bad: str, threads: int | None, sche
         autoencoder=spec.autoencoder.settings(),
         denoiser=spec.denoiser.settings(),
         sampling=spec.sampling.settings(),
+        samples=spec.sampling.samples(),
         evaluation=spec.evaluation.settings(),
         split=spec.split.settings(),
         seed=spec.seed,

@@ -23,8 +23,8 @@ from galdiff.config.spec import RunSpec
 from galdiff.config.training import TrainingSpec
 from galdiff.nn import PatchDiscriminator, build_backbone
 from galdiff.nn.size import NetworkSize, network_size
-from galdiff.pipeline.scores import TRAINING_IMAGES
 from galdiff.pipeline.samples import GRID_SEEDS, default_asks
+from galdiff.pipeline.scores import TRAINING_IMAGES
 from galdiff.pipeline.sweeps import SWEEP_SAMPLES
 from galdiff.randomness import Draws
 from galdiff.schema.conditions import ConditionSchema

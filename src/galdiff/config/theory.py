@@ -205,8 +205,8 @@ def check_theory(spec: StagesSpec) -> None:
         raise CatalogFileError(reason, where="sampling.floor")
 
 
-_ALONE = ("n", "asks", "sweeps")
-"""Keys of the section sampling that only the stages of a run know."""
+_SAMPLES = ("n", "asks", "sweeps")
+"""Keys of the section sampling that say which samples a run draws; the others say how any are drawn."""
 _VALUES = ConfigDict(allow_inf_nan=False)
 
 
@@ -227,7 +227,7 @@ def check_options(options: Mapping[str, Any], *, where: str = "options") -> dict
     GaldiffError
         For an unknown key, with the nearest known one, and for a value that the key cannot have.
     """
-    fields = {name: field for name, field in SamplingSpec.model_fields.items() if name not in _ALONE}
+    fields = {name: field for name, field in SamplingSpec.model_fields.items() if name not in _SAMPLES}
     if not isinstance(options, Mapping):
         raise GaldiffError(
             f"{options!r} is no mapping", where=where, remedy="Give names and values: {'grid': 'karras'}"
@@ -303,11 +303,16 @@ class SamplingSpec(Section):
     )
 
     def settings(self) -> dict[str, Any]:
-        """Return what the samples depend on; earlier runs depend on no key that came later."""
+        """Return the options of `DiffusionModel.sampler`; earlier runs depend on no key that came later."""
         from galdiff.diffusion.samplers import SAMPLERS
 
-        later = {name for name in ("shift", "rho", "floor", "sweeps") if getattr(self, name) is None}
-        return {**self.model_dump(exclude=later), "steps": self.steps or SAMPLERS[self.sampler].STEPS}
+        later = {name for name in ("shift", "rho", "floor") if getattr(self, name) is None}
+        options = self.model_dump(exclude={*_SAMPLES, *later})
+        return {**options, "steps": self.steps or SAMPLERS[self.sampler].STEPS}
+
+    def samples(self) -> dict[str, Any]:
+        """Return the arguments of `galdiff.pipeline.write_samples`, as `settings` does."""
+        return self.model_dump(include=set(_SAMPLES), exclude={"sweeps"} if self.sweeps is None else set())
 
     @model_validator(mode="after")
     def _options_fit(self) -> SamplingSpec:

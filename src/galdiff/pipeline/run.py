@@ -46,7 +46,9 @@ class Settings:
         ``backbone``, ``schedule``, ``prediction``, ``objective``, ``null``, ``augment``, ``training``, ``reader``
         (`galdiff.pipeline.train_denoiser`), and ``views`` (`galdiff.pipeline.write_latents`).
     sampling : mapping
-        ``n``, ``asks``, ``sweeps`` by choice, and the default options of `DiffusionModel.sampler`.
+        The default options of `DiffusionModel.sampler`.
+    samples : mapping
+        ``n``, ``asks`` and by choice ``sweeps`` (`galdiff.pipeline.write_samples`).
     evaluation : mapping
         Arguments of `galdiff.pipeline.write_scores`.
     split : mapping
@@ -64,6 +66,7 @@ class Settings:
     autoencoder: Mapping[str, Any]
     denoiser: Mapping[str, Any]
     sampling: Mapping[str, Any]
+    samples: Mapping[str, Any]
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     split: Mapping[str, Any] = field(default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1})
     seed: int = 0
@@ -94,9 +97,8 @@ class _Flow:
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """The model's options of sampling: what the settings say that is not of the stage alone."""
-        settings = self.settings.sampling.items()
-        return {k: v for k, v in settings if k not in ("n", "asks", "sweeps") and v is not None}
+        """The model's options of sampling: those that the settings do not leave open."""
+        return {k: v for k, v in self.settings.sampling.items() if v is not None}
 
     def inputs(self, stage: str) -> dict[str, Any]:
         """Everything the stage's result depends on."""
@@ -106,7 +108,7 @@ class _Flow:
             "autoencoder": {**_lasting(s.autoencoder), "seed": s.seed, "budget": self.budget[0]},
             "latents": {} if self.views == 1 else {"views": self.views},
             "denoiser": {**_lasting(s.denoiser), "seed": s.seed, "budget": self.budget[1]},
-            "samples": {**s.sampling, "seed": s.seed},
+            "samples": {**s.sampling, **s.samples, "seed": s.seed},
             "evaluation": dict(s.evaluation),
             "report": {},
         }[stage]
@@ -233,8 +235,7 @@ class _Flow:
         # Where samples alone are done again, with other options, these become the model's own.
         spec = self.folder / "denoiser" / "spec.json"
         write_json(spec, {**json.loads(spec.read_text()), "sampling": self.sampling})
-        wanted = {"asks": s.sampling["asks"], "sweeps": s.sampling.get("sweeps")}
-        write_samples(model, self.cutouts(), path, n=s.sampling["n"], **wanted, seed=s.seed)
+        write_samples(model, self.cutouts(), path, **s.samples, seed=s.seed)
 
     def do_evaluation(self) -> None:
         write_scores(self.folder, self.model(), self.cutouts(), seed=self.settings.seed, **self.settings.evaluation)

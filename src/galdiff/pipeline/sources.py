@@ -26,8 +26,8 @@ from galdiff.data.npy import open_array, read_npy
 from galdiff.errors import DataError, StoreError
 from galdiff.latents import CutoutStore
 from galdiff.latents.arrays import is_array, open_numbers
-from galdiff.latents.metadata import damage_errors, read_metadata
 from galdiff.latents.cutouts import SKIPPED
+from galdiff.latents.metadata import damage_errors, read_metadata
 from galdiff.latents.place import Place, place_of
 from galdiff.pipeline.samples import held_out_rows
 from galdiff.schema.conditions import Conditions, ConditionSchema

@@ -32,7 +32,7 @@ def render(pixels: np.ndarray, unit: str) -> np.ndarray:
 
 
 def grid(images: np.ndarray, columns: int, *, gap: int = 1) -> np.ndarray:
-    """Lay rendered images ``(n, y, x, 3)`` out row by row; cells that are left over are mid-gray."""
+    """Lay rendered images ``(n, y, x, 3)`` out row by row; cells that are left over are dark gray."""
     n, h, w, _ = images.shape
     rows = -(-n // columns) if n else 1
     out = np.full((rows * (h + gap) - gap, columns * (w + gap) - gap, 3), 60, np.uint8)
