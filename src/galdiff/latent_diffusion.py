@@ -107,7 +107,7 @@ class LatentDiffusion:
             Where a section is wrong, with every problem.
         """
         stages = ("cutouts", "autoencoder", "latents", "denoiser")
-        settings = fit_settings(sections, bands=len(dataset.bands), size=dataset.size)
+        settings = fit_settings(sections, bands=len(dataset.bands), size=dataset.size, schema=dataset.schema)
         run(folder, lambda: dataset, settings, stages=stages, device=device, budget=budget or (None, None))
         return cls.load(folder, device=device)
 

@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 
 from galdiff.config import check as check_module
-from galdiff.config import load
+from galdiff.config import fit_settings, load
 from galdiff.config.build import build_dataset
 from galdiff.config.check import check
 from galdiff.config.cost import estimate, time_stages
 from galdiff.data import split_rows
-from galdiff.errors import DataError, GaldiffError
+from galdiff.errors import CatalogFileError, DataError, GaldiffError
 from galdiff.schema.conditions import Class, ConditionSchema
 
 CATALOG = """\
@@ -104,6 +104,10 @@ def test_guidance_needs_images_with_and_without_conditions(catalog, null, never)
     assert message.startswith(f"denoiser.null: guidance needs what the network makes of images {never} conditions")
     assert messages(catalog, f"denoiser.null={null}", "sampling.guidance=1") == []
     # Of several conditions, such as questions of votes, all are hidden from some images anyway.
+    schema = ConditionSchema([Class("morphology", ("disk", "round"))])
+    with pytest.raises(CatalogFileError, match=f"images {never} conditions"):
+        fit_settings({"denoiser": {"null": null}}, schema=schema)
+    fit_settings({"denoiser": {"null": null}, "sampling": {"guidance": 1}}, schema=schema)
     votes = check(load("quickstart", [f"denoiser.null={null}"]), catalog.parent / "runs", estimate=False).problems
     assert bool(votes) == (null == 1)
 

@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from galdiff.config.coders import AutoencoderSpec
+from galdiff.config.guidance import guidance_problems
 from galdiff.config.images import check_autoencoder
 from galdiff.config.load import Overrides, dump, load, strip_tags
 from galdiff.config.spec import RunSpec, StagesSpec
 from galdiff.config.theory import check_theory
 from galdiff.config.yaml import dotted
-from galdiff.errors import CatalogFileError, StaleRunError
+from galdiff.errors import CatalogFileError, StaleRunError, together
 from galdiff.progress import say
 
 if TYPE_CHECKING:
     from galdiff.data import CutoutDataset
     from galdiff.pipeline import Settings
+    from galdiff.schema.conditions import ConditionSchema
 
 __all__ = ["again", "build_dataset", "fit_settings", "run", "train"]
 
@@ -138,7 +140,12 @@ def run(
 
 
 def fit_settings(
-    sections: Mapping[str, Any], *, on_bad: str = "fail", bands: int | None = None, size: int | None = None
+    sections: Mapping[str, Any],
+    *,
+    on_bad: str = "fail",
+    bands: int | None = None,
+    size: int | None = None,
+    schema: ConditionSchema | None = None,
 ) -> Settings:
     """Validate the sections of a catalog file that are not about the data, for training from Python.
 
@@ -150,6 +157,8 @@ def fit_settings(
         What to do with an unreadable file.
     bands, size : int, optional
         Of the images, which the autoencoder is then checked to be able to have.
+    schema : ConditionSchema, optional
+        Their conditions, by which the model is then checked to be able to be guided.
 
     Raises
     ------
@@ -169,6 +178,8 @@ def fit_settings(
     check_theory(spec)
     if bands and size:
         check_autoencoder(spec.autoencoder, bands=bands, size=size)
+    if schema is not None and (problems := list(guidance_problems(spec, schema))):
+        raise together(problems)
     return _settings(spec, on_bad, None)
 
 

@@ -15,6 +15,7 @@ import torch
 from galdiff.config.build import build_dataset
 from galdiff.config.cost import Cost, time_stages
 from galdiff.config.cost import estimate as estimate_cost
+from galdiff.config.guidance import guidance_problems
 from galdiff.config.images import check_autoencoder
 from galdiff.config.spec import RunSpec, SplitSpec
 from galdiff.config.theory import check_theory
@@ -142,7 +143,7 @@ def check(
         if not cached:
             _simulated_rows(spec.split, rows, todo, found)
     _asks(spec, schema, None if dataset is None else dataset.conditions, found)
-    _guidance(spec, schema, found)
+    found.problems += guidance_problems(spec, schema)
     try:
         check_autoencoder(spec.autoencoder, bands=bands, size=spec.data.size)
     except GaldiffError as error:
@@ -299,21 +300,6 @@ def _asks(spec: RunSpec, schema: ConditionSchema, known: Conditions | None, foun
             if (masks[key][0] & ~is_known).any():
                 message = f"asks for a '{key}' of which no image knows anything, and no model could learn it"
                 found.problems.append(CatalogFileError(message, where=f"sampling.{name}"))
-
-
-def _guidance(spec: RunSpec, schema: ConditionSchema, found: Findings) -> None:
-    guidance = spec.sampling.guidance
-    try:
-        schema.weights(guidance if isinstance(guidance, dict) else {})
-    except GaldiffError as error:
-        found.problems.append(CatalogFileError(str(error), where="sampling.guidance"))
-    # A single class or number is hidden from the null share alone; of several, any are.
-    single = len(schema.fields) == 1 and not isinstance(schema.fields[0], Votes)
-    if schema.fields and guidance != 1 and (spec.denoiser.null == 1 or (single and spec.denoiser.null == 0)):
-        never = "without" if spec.denoiser.null == 0 else "with"
-        message = f"guidance needs what the network makes of images {never} conditions, which it would never have seen"
-        remedy = "Set null to 0.1 or so, or sampling.guidance: 1"
-        found.problems.append(CatalogFileError(message, where="denoiser.null", remedy=remedy))
 
 
 def _features(spec: RunSpec, found: Findings) -> None:
