@@ -98,8 +98,14 @@ class TestSampling:
     def test_what_is_not_given_leaves_runs_as_they_were(self):
         """The key of the stage of samples is that of version one."""
         earlier = {"sampler", "steps", "grid", "eta", "noise_scale", "guidance", "interval", "rescale", "n", "asks"}
-        assert set(sampling()) == earlier
+        settings = fit_settings({})
+        assert settings.sampling.keys() | settings.samples.keys() == earlier
+        assert not settings.sampling.keys() & settings.samples.keys()
         assert sampling()["steps"] == 12
+
+    def test_sweeps_are_told_where_they_are_given(self):
+        settings = fit_settings({"sampling": {"sweeps": {}, "n": 7}})
+        assert settings.samples == {"n": 7, "asks": None, "sweeps": {}}
 
     @pytest.mark.parametrize(
         ("keys", "words"),
