@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from galdiff.errors import DataError
-from galdiff.metrics.arrays import as_images
-from galdiff.metrics.profiles import annulus_weights
+from galdiff.metrics.arrays import as_square_images
+from galdiff.metrics.overlap import annulus_weights
 from galdiff.metrics.segmentation import grow
 
 __all__ = ["FEATURES", "PROTOCOL", "SHAPE", "SKY", "physical_features", "physical_morphology"]
@@ -59,11 +59,9 @@ def physical_morphology(images: Any) -> xr.Dataset:
     DataError
         For images that are not square or not finite, or of fewer than four pixels a side.
     """
-    x = as_images(images)
-    if min(x.shape[2:]) < 4:
+    x = as_square_images(images)
+    if x.shape[-1] < 4:
         raise DataError(f"images are {x.shape[-1]} x {x.shape[-2]} pixels, not of 4 or more a side")
-    if x.shape[-1] != x.shape[-2]:
-        raise DataError(f"images are {x.shape[-1]} x {x.shape[-2]} pixels, not square")
     parts = [_measure(part.float()) for part in x.split(_BATCH)]
     columns = {name: torch.cat([p[name] for p in parts]).cpu().numpy() for name in parts[0]}
     data = {name: ("sample", values, {"units": _UNITS.get(name, "")}) for name, values in columns.items()}
@@ -100,40 +98,12 @@ def _measure(x: Tensor) -> dict[str, Tensor]:
     found = area >= 5
     inside = torch.where(region, gray, 0.0)
     flux = inside.sum(dim=(1, 2)).clamp_min(1e-6 * peak)
-
     center_y, center_x = (inside * yy).sum((1, 2)) / flux, (inside * xx).sum((1, 2)) / flux
     dy, dx = yy - center_y[:, None, None], xx - center_x[:, None, None]
     weight = inside.clamp_min(0)
-    total = weight.sum((1, 2)).clamp_min(1e-12)
-    i_yy, i_xx, i_xy = ((weight * q).sum((1, 2)) / total for q in (dy * dy, dx * dx, dy * dx))
-    # Half a pixel's own second moment keeps a point source round.
-    mean, gap = (i_xx + i_yy) / 2, torch.hypot((i_xx - i_yy) / 2, i_xy)
-    ellipticity = gap / mean.clamp_min(1e-12)
-    axis_ratio = ((mean - gap).clamp_min(1 / 12) / (mean + gap).clamp_min(1 / 12)).sqrt().clamp_max(1.0)
-
+    ellipticity, axis_ratio = _ellipse(weight, dy, dx)
     growth = _growth(gray * aperture, size)
     r20, r50, r80 = (_crossing(growth, share) for share in (0.2, 0.5, 0.8))
-
-    values = weight.flatten(1).sort(dim=1).values
-    count = area.clamp_min(2).float()
-    rank = torch.arange(1, size * size + 1, device=x.device) - (size * size - count)[:, None]
-    gini = ((2 * rank - count[:, None] - 1) * values * (rank > 0)).sum(1) / ((count - 1) * values.sum(1)).clamp_min(
-        1e-12
-    )
-    moment = (weight * (dy * dy + dx * dx)).flatten(1)
-    order = weight.flatten(1).argsort(dim=1, descending=True)
-    share = weight.flatten(1).gather(1, order).cumsum(1) / total[:, None]
-    brightest = (moment.gather(1, order) * (share <= 0.2)).sum(1)
-    m20 = torch.log10((brightest / moment.sum(1).clamp_min(1e-12)).clamp_min(1e-4))
-
-    turned = (gray - gray.flip(1, 2)).abs()
-    background = turned[:, corner].mean(dim=1)
-    size_of = (gray.abs() * aperture).sum((1, 2)).clamp_min(1e-12)
-    asymmetry = ((turned * aperture).sum((1, 2)) - background * aperture.sum()) / (2 * size_of)
-    by_band = (light * region[:, None]).sum((2, 3))
-    floor = 0.01 * by_band.abs().amax(dim=1, keepdim=True).clamp_min(1e-12)
-    by_band = torch.maximum(by_band, floor)
-    color = torch.log(by_band[:, 0] / by_band[:, -1])
 
     shape = {
         "flux": flux.log(),
@@ -141,16 +111,61 @@ def _measure(x: Tensor) -> dict[str, Tensor]:
         "r50": r50,
         "r80": r80,
         "concentration": 5 * torch.log10(r80 / r20.clamp_min(0.3)),
-        "gini": gini,
-        "m20": m20,
+        "gini": _gini(weight, area),
+        "m20": _m20(weight, dy * dy + dx * dx),
         "ellipticity": ellipticity,
         "axis_ratio": axis_ratio,
-        "asymmetry": asymmetry,
-        "color": color,
+        "asymmetry": _asymmetry(gray, corner, aperture),
+        "color": _color(light, region),
     }
     shape = {name: torch.where(found, value, torch.nan) for name, value in shape.items()}
     flag = (~found).to(torch.int8)
     return {**shape, "sky_noise": noise, "roughness": roughness, "sky_level": level.mean(dim=1), "flag": flag}
+
+
+def _ellipse(weight: Tensor, dy: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ellipticity and axis ratio by the second moments of weights ``(n, y, x)`` about their center."""
+    total = weight.sum((1, 2)).clamp_min(1e-12)
+    i_yy, i_xx, i_xy = ((weight * q).sum((1, 2)) / total for q in (dy * dy, dx * dx, dy * dx))
+    mean, gap = (i_xx + i_yy) / 2, torch.hypot((i_xx - i_yy) / 2, i_xy)
+    # A pixel's own second moment, 1 / 12, keeps a point source round.
+    minor, major = ((mean + sign * gap).clamp_min(1 / 12) for sign in (-1, 1))
+    return gap / mean.clamp_min(1e-12), (minor / major).sqrt().clamp_max(1.0)
+
+
+def _gini(weight: Tensor, area: Tensor) -> Tensor:
+    """Return the Gini coefficient of the light of ``area`` pixels, the others of which there are being zero."""
+    values = weight.flatten(1).sort(dim=1).values
+    pixels, count = values.shape[1], area.clamp_min(2).float()
+    rank = torch.arange(1, pixels + 1, device=weight.device) - (pixels - count)[:, None]
+    ranked = ((2 * rank - count[:, None] - 1) * values * (rank > 0)).sum(1)
+    return ranked / ((count - 1) * values.sum(1)).clamp_min(1e-12)
+
+
+def _m20(weight: Tensor, distance: Tensor) -> Tensor:
+    """Return the log share that the brightest fifth of the light has of the second moment, of squared distances."""
+    total = weight.sum((1, 2)).clamp_min(1e-12)
+    moment = (weight * distance).flatten(1)
+    order = weight.flatten(1).argsort(dim=1, descending=True)
+    share = weight.flatten(1).gather(1, order).cumsum(1) / total[:, None]
+    brightest = (moment.gather(1, order) * (share <= 0.2)).sum(1)
+    return torch.log10((brightest / moment.sum(1).clamp_min(1e-12)).clamp_min(1e-4))
+
+
+def _asymmetry(gray: Tensor, corner: Tensor, aperture: Tensor) -> Tensor:
+    """Return the asymmetry under a half turn, less what the sky in the corners has."""
+    turned = (gray - gray.flip(1, 2)).abs()
+    background = turned[:, corner].mean(dim=1)
+    light = (gray.abs() * aperture).sum((1, 2)).clamp_min(1e-12)
+    return ((turned * aperture).sum((1, 2)) - background * aperture.sum()) / (2 * light)
+
+
+def _color(light: Tensor, region: Tensor) -> Tensor:
+    """Return the log ratio of the first and the last band's light in a region, of at least a hundredth of the most."""
+    by_band = (light * region[:, None]).sum((2, 3))
+    floor = 0.01 * by_band.abs().amax(dim=1, keepdim=True).clamp_min(1e-12)
+    by_band = torch.maximum(by_band, floor)
+    return torch.log(by_band[:, 0] / by_band[:, -1])
 
 
 def _growth(gray: Tensor, size: int) -> Tensor:
