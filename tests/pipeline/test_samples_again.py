@@ -43,6 +43,10 @@ def test_they_follow_the_catalog_file_as_it_is_now(tmp_path):
     assert (run / "denoiser" / "weights.safetensors").read_bytes() == weights
     assert json.loads((run / "stages" / "samples.json").read_text())["inputs"]["sampler"] == "euler"
     assert_damaged_samples_are_named(tmp_path, run)
+    # Beside the grid without guidance there is one with the weights that weaken a condition.
+    weaker = {"spiral": 1, "bar": 0.5}
+    train(tmp_path, {"sampler": "euler", "steps": 2, "guidance": weaker}, stages=["samples"], redo=["samples"])
+    assert guidances(run) == {1.0, 0.5}
     assert_damage_is_named(tmp_path, run)
 
 

@@ -75,9 +75,9 @@ def write_samples(
     if not len(held_out):
         raise GaldiffError("there are no held-out objects to compare with", remedy="Give split.test a larger share")
     chosen = held_out[np.random.default_rng(seed).permutation(len(held_out))[:n]]
-    # Samples without guidance show what was learned. Weights by condition are recorded by the largest of them.
+    # Samples without guidance show what was learned.
     usual = model.sampling["guidance"]
-    weights: dict[float, Any] = {1.0: 1.0, max(usual.values()) if isinstance(usual, Mapping) else float(usual): usual}
+    weights: dict[float, Any] = {1.0: 1.0, _recorded(usual): usual}
     known = conditions[torch.from_numpy(cutouts.rows("train"))]
     sweeps = default_sweeps(model.schema, known) if sweeps is None else sweeps
     swept, swept_seeds, swept_columns = sweep_conditions(model.schema, sweeps)
@@ -150,6 +150,12 @@ def read_samples(path: Path, group: str, *columns: str) -> xr.Dataset:
         message = f"group '{group}' has no {', '.join(lost)}"
         raise StoreError(message, where=path, remedy="Draw the samples again with --redo samples")
     return data
+
+
+def _recorded(guidance: float | Mapping[str, float]) -> float:
+    """Return the number that stands for a guidance: of weights by condition the one farthest from none, which is 1."""
+    weights = guidance.values() if isinstance(guidance, Mapping) else [guidance]
+    return float(max(weights, key=lambda weight: (abs(weight - 1), weight)))
 
 
 def _write(
