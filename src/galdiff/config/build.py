@@ -178,8 +178,8 @@ def fit_settings(
     check_theory(spec)
     if bands and size:
         check_autoencoder(spec.autoencoder, bands=bands, size=size)
-    if schema is not None and (problems := list(guidance_problems(spec, schema))):
-        raise together(problems)
+    if schema is not None and (refused := list(guidance_problems(spec, schema))):
+        raise together(refused)
     return _settings(spec, on_bad, None)
 
 
