@@ -10,7 +10,7 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,7 +18,7 @@ import yaml
 
 from galdiff.atomic import resource_errors
 from galdiff.data.images import SUFFIXES
-from galdiff.data.transfer import fetch, free_space
+from galdiff.data.transfer import fetch, require_space
 from galdiff.errors import DataError
 from galdiff.progress import stage_progress
 
@@ -44,7 +44,7 @@ class Record:
     files: tuple[Remote, ...]
     section: Mapping[str, Any]
     cite: str
-    images: str | None = field(default=None)
+    images: str | None = None
     """Name of the archive of images, which is unpacked."""
 
 
@@ -195,7 +195,7 @@ def unzip_images(archive: Path, folder: Path) -> int:
             with resource_errors(folder):
                 folder.mkdir(parents=True, exist_ok=True)
             left = {n: m for n, m in members.items() if not _is_there(folder / n, m.file_size)}
-            free_space(folder / "image", sum(m.file_size for m in left.values()))
+            require_space(folder / "image", sum(m.file_size for m in left.values()))
             with stage_progress("images", total=len(members), unit="images", done=len(members) - len(left)) as bar:
                 for name, member in left.items():
                     part = folder / f".{name}.part"

@@ -24,7 +24,7 @@ from galdiff.atomic import resource_errors, sha256_file, write_text
 from galdiff.errors import DataError, ResourceError
 from galdiff.progress import stage_progress
 
-__all__ = ["ResumingDownloader", "fetch", "free_space"]
+__all__ = ["ResumingDownloader", "fetch", "require_space"]
 
 _BLOCK = 1 << 20
 _AGAIN = (408, 429, 500, 502, 503, 504)
@@ -102,7 +102,7 @@ class ResumingDownloader:
             length = response.headers.get("Content-Length")
             total = None if length is None else start + int(length)
             if total is not None:
-                free_space(self.part, total - start)
+                require_space(self.part, total - start)
             with resource_errors(self.part):
                 write_text(self.version, version)
             self._append(response, start, total)
@@ -193,7 +193,7 @@ def fetch(url: str, target: Path, checksum: str | None, *, waits: Sequence[float
     return checksum is not None
 
 
-def free_space(path: Path, needed: int) -> None:
+def require_space(path: Path, needed: int) -> None:
     """Check that there is room for so many bytes beside a file.
 
     Raises

@@ -178,7 +178,7 @@ def _lenses(path: Path, n: int, size: int | None, crop: float) -> ImageSource | 
     try:
         data = DeepLenseDataset(path, allow_object_arrays=True, size=size, crop=crop, stretch="linear", on_bad="skip")
         source = replace(_dataset(data, str(path)), bands=None, unit=None, sized=size is not None)
-    except (DataError, IndexError):
+    except DataError:
         return None
     return source if source.n == n else None
 
