@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from galdiff.latents import LatentBlocks, LatentStore, LatentTable
+from galdiff.latents import LatentBlocks, LatentStore, LatentTable, SplitIds
 from galdiff.latents.readers import choose_reader
 from galdiff.schema.conditions import Conditions, ConditionSchema, Scalar
 
@@ -63,6 +63,20 @@ def test_every_reader_gives_the_rows_that_are_asked_for(store, reader):
     order = table.order(3, 0)
     for rows in (order[0:64], order[31_990:32_000], torch.tensor([5, 31_999, 5, 0, 17_000])):
         assert equal(table.take(rows), bare.take(rows))
+
+
+def test_ids_of_a_split_are_read_where_they_are_asked_for(store, monkeypatch):
+    rows = np.array([5, 31_999, 5, 0, 17_000])
+    wanted, column, read = store.ids[store.rows("train")][rows], LatentStore.column, []
+
+    def noted(self, name, part=slice(None)):
+        values = column(self, name, part)
+        read.append(len(values) if name == "id" else 0)
+        return values
+
+    monkeypatch.setattr(LatentStore, "column", noted)
+    assert np.array_equal(SplitIds(store, "train")[rows], wanted)
+    assert 0 < sum(read) <= 3 * 1024
 
 
 class TestBlocks:

@@ -27,7 +27,7 @@ from galdiff.schema.conditions import Conditions
 if TYPE_CHECKING:
     from galdiff.latents.store import LatentStore
 
-__all__ = ["BlockOrder", "LatentBatch", "LatentBlocks", "LatentTable", "choose_reader", "split_counts"]
+__all__ = ["BlockOrder", "LatentBatch", "LatentBlocks", "LatentTable", "SplitIds", "choose_reader", "split_counts"]
 
 _DEVICE_SHARE, _MEMORY_SHARE = 0.25, 0.4
 _GROUP_BYTES, _GROUP_BLOCKS = 32 * 2**20, (2, 8)
@@ -238,6 +238,30 @@ class LatentBlocks:
             end += len(chosen)
         mean, log_var = (torch.from_numpy(values) for values in out.values())
         return LatentTable(mean, log_var, conditions[0].cat(*conditions[1:]), self.members(blocks))
+
+
+class SplitIds:
+    """What the rows of a split are called, read where it is asked for.
+
+    Parameters
+    ----------
+    store : LatentStore
+        Finished.
+    split : str
+        Which rows.
+    """
+
+    def __init__(self, store: LatentStore, split: str) -> None:
+        self.store, self.split = store, split
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Return the identifiers of rows, int64 ``(n,)``, which count within the split."""
+        starts = np.concatenate([[0], np.cumsum(split_counts(self.store, self.split))])
+        blocks, ids = np.searchsorted(starts, rows, side="right") - 1, {}
+        for b in np.unique(blocks):
+            part = slice(b * RUN, (b + 1) * RUN)
+            ids[b] = self.store.column("id", part)[self.store.column("split", part) == self.split]
+        return np.array([ids[b][row - starts[b]] for b, row in zip(blocks, rows, strict=True)])
 
 
 def split_counts(store: LatentStore, split: str) -> np.ndarray:

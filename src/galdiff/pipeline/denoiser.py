@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from galdiff.atomic import write_json
 from galdiff.autoencoder import Autoencoder, LatentPosterior
 from galdiff.diffusion import Objective
 from galdiff.imageformat import ImageFormat
-from galdiff.latents import LatentBlocks, LatentStore, LatentTable
+from galdiff.latents import LatentBlocks, LatentStore, LatentTable, SplitIds
 from galdiff.model import DiffusionModel, build_denoiser
 from galdiff.nn import dihedral
 from galdiff.nn.size import NetworkSize, network_size
@@ -28,6 +27,7 @@ from galdiff.report.plots import render, save_grid
 from galdiff.schema.conditions import random_subset
 from galdiff.schema.posterior import sample_votes
 from galdiff.training import train
+from galdiff.training.log import Names
 
 __all__ = ["DenoiserTask", "denoiser_size", "train_denoiser"]
 
@@ -55,8 +55,8 @@ class DenoiserTask:
         Turn and reflect the latents, or take the view that is turned so (reflections swap mirror classes).
     compiled : int, optional
         The batch that the backbone is compiled for; any other, and pictures, run without the compiler.
-    ids : numpy.ndarray, optional
-        What the training rows are called, for messages.
+    ids : Names, optional
+        What the training rows are called, for messages (`galdiff.training.log.Names`).
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class DenoiserTask:
         sampled_votes: bool = False,
         augment: bool = True,
         compiled: int | None = None,
-        ids: np.ndarray | None = None,
+        ids: Names | None = None,
     ) -> None:
         self.model, self.diffusion, self.table, self.objective = model.denoiser, model, table, objective
         self.null, self.sampled_votes, self.compiled, self.ids = null, sampled_votes, compiled, ids
@@ -180,7 +180,7 @@ def train_denoiser(
         sampled_votes=settings.get("sampled_votes", False),
         augment=settings["augment"],
         compiled=settings["training"]["batch"] if compiles else None,
-        ids=store.ids[store.rows("train")],
+        ids=SplitIds(store, "train"),
     )
     say("denoiser", str(denoiser_size(model)))
     result = train(

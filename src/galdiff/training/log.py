@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
 
 from galdiff.atomic import read_json_lines, resource_errors, write_text
 
-__all__ = ["append_metrics", "describe_step", "name_rows", "read_metrics", "rewind_metrics"]
+__all__ = ["Names", "append_metrics", "describe_step", "name_rows", "read_metrics", "rewind_metrics"]
 
 _NAMED = 12
+
+
+class Names(Protocol):
+    """What rows are called: an array, or what reads it where it is asked for."""
+
+    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
+        """Return the names of rows, int64 ``(n,)``."""
 
 
 def append_metrics(path: Path, line: dict[str, Any]) -> None:
@@ -37,10 +44,10 @@ def rewind_metrics(path: Path, stage: str, images: int) -> None:
         abandoned.unlink()
 
 
-def describe_step(step: int, positions: range, rows: Tensor, ids: np.ndarray | None) -> dict[str, Any]:
+def describe_step(step: int, positions: range, rows: Tensor, ids: Names | None) -> dict[str, Any]:
     """Say what a step was shown, as JSON: positions, rows and, where they are known, what the rows are called."""
     at = {"step": step, "positions": [positions.start, positions.stop], "rows": rows.tolist()}
-    return at if ids is None else {**at, "ids": np.asarray(ids)[rows.numpy()].tolist()}
+    return at if ids is None else {**at, "ids": ids[rows.numpy()].tolist()}
 
 
 def name_rows(step: dict[str, Any]) -> str:

@@ -44,7 +44,7 @@ class Task(Protocol):
     A task may also have
 
     - ``order(seed, epoch)``, whose slices are the rows of an epoch, by default a permutation of all rows;
-    - ``ids``, an array of what the rows are called;
+    - ``ids``, what the rows are called (`galdiff.training.log.Names`), such as an array;
     - ``parts()``, modules that make up the model, each with a factor of the learning rate, whose gradients are clipped
       apart;
     - ``after_step(finite)``, called after every step with a 0-d tensor that is 0 where the step was skipped;

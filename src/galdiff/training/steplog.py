@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from galdiff.training.checkpoint import fault
-from galdiff.training.log import append_metrics, describe_step
+from galdiff.training.log import Names, append_metrics, describe_step
 from galdiff.training.order import RowOrder
 from galdiff.training.state import TrainingState
 
@@ -34,12 +33,12 @@ class StepLog:
         Name in the lines.
     metrics : Path, optional
         ``metrics.jsonl`` to append to.
-    ids : numpy.ndarray, optional
+    ids : Names, optional
         What the rows are called.
     """
 
     def __init__(
-        self, state: TrainingState, order: RowOrder, *, stage: str, metrics: Path | None, ids: np.ndarray | None
+        self, state: TrainingState, order: RowOrder, *, stage: str, metrics: Path | None, ids: Names | None
     ) -> None:
         self.state, self.order, self.stage, self.metrics, self.ids = state, order, stage, metrics, ids
         self._begin(int(state.skipped))
