@@ -63,7 +63,7 @@ class LatentDiffusion:
         folder : path-like
             The folder.
         device : str
-            "auto", "cpu" or "cuda".
+            "auto", "cpu", "cuda" or "cuda:1".
         ema : float, optional
             Length of the power-function average of the weights, such as 0.08, of a run that was trained with
             ``denoiser.ema: {lengths: [0.05, 0.1]}``; by default the one that was saved.
@@ -94,7 +94,7 @@ class LatentDiffusion:
         folder : path-like
             The run directory.
         device : str
-            "auto", "cpu" or "cuda".
+            "auto", "cpu", "cuda" or "cuda:1".
         budget : pair of float, optional
             Seconds of training for autoencoder and denoiser, instead of their counts of images.
         **sections

@@ -59,8 +59,8 @@ def class_figures(
     -------
     list of Figure
         ``class_auc[<class>]`` (one against the rest), ``class_auc`` (their mean), ``class_accuracy`` (balanced; the
-        probabilities over ``frequency``) and ``class_calibration_error``, whose
-        note has what a calibrated judge would have.
+        probabilities over ``frequency``) and ``class_calibration_error``, whose note has what a calibrated judge would
+        have.
     """
     p, a = _pair(generated, asked, field)
     q, t = _pair(real, labels, field)

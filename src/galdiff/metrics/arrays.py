@@ -33,6 +33,7 @@ def as_images(images: Any, *, valid: Tensor | None = None, finite: bool = True) 
     Parameters
     ----------
     images : array_like
+        Pixel values of any real type.
     valid : Tensor, optional
         bool, of a shape that broadcasts: False where a pixel is to be 0, whatever it was.
     finite : bool
