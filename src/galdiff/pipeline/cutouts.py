@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,24 +73,7 @@ def write_cutouts(
     if store.complete:  # by a run that was killed before it made a note of it
         return store
     _list_left_out(dataset, listed)
-
-    def read(rows: range, out: np.ndarray, valid: np.ndarray | None) -> list[tuple[int, DataError]]:
-        """Read rows into their places; return what was bad."""
-        bad = []
-        for k, (i, place) in enumerate(zip(rows, out, strict=True)):
-            try:
-                image, mask = dataset.read_masked(i)
-                if image.shape != probe.shape:
-                    raise DataError(f"the image is {image.shape}, others are {probe.shape}", where=dataset.ids[i])
-                place[:] = image
-                if valid is not None and mask is not None:
-                    valid[k] = mask
-            except DataError as error:
-                if on_bad == "fail":
-                    raise
-                bad.append((i, error))
-        return bad
-
+    read = partial(_read, dataset, on_bad)
     with stage_progress("cutouts", total=len(dataset), unit="images") as bar, ThreadPoolExecutor(1) as writer:
         written: Future[None] | None = None
         for shard in store.missing_shards():
@@ -119,6 +103,26 @@ def write_cutouts(
         if count:
             say("cutouts", f"{count} {what}: {listed} lists them")
     return CutoutStore.open(path)
+
+
+def _read(
+    dataset: CutoutDataset, on_bad: str, rows: range, out: np.ndarray, valid: np.ndarray | None
+) -> list[tuple[int, DataError]]:
+    """Read rows into their places; return what was bad."""
+    bad = []
+    for k, (i, place) in enumerate(zip(rows, out, strict=True)):
+        try:
+            image, mask = dataset.read_masked(i)
+            if image.shape != place.shape:
+                raise DataError(f"the image is {image.shape}, others are {place.shape}", where=dataset.ids[i])
+            place[:] = image
+            if valid is not None and mask is not None:
+                valid[k] = mask
+        except DataError as error:
+            if on_bad == "fail":
+                raise
+            bad.append((i, error))
+    return bad
 
 
 def too_few(
