@@ -13,8 +13,8 @@ from galdiff.metrics import sersic
 from galdiff.metrics.asymmetry import _HalfTurn, half_turn
 from galdiff.metrics.gini import gini_m20, smooth
 from galdiff.metrics.growth import Growth
-from galdiff.metrics.segmentation import grow, segment, sky
-from galdiff.metrics.sersic import _Model, fit_sersic, sersic_b
+from galdiff.metrics.segmentation import _mean_of_nine, grow, segment, sky
+from galdiff.metrics.sersic import _at_best_amplitude, _Model, fit_sersic, sersic_b
 from galdiff.metrics.smoothness import clumps
 
 RNG = np.random.default_rng(0)
@@ -53,6 +53,13 @@ class TestSegmentation:
         seed = torch.zeros_like(mask)
         seed[0, 10, 10] = True
         assert [int(grow(mask, seed, limit=k).sum()) for k in (0, 1, 5)] == [1, 9, 121]
+
+    def test_the_mean_of_a_pixel_and_its_neighbors_has_fewer_at_the_border(self):
+        light = torch.from_numpy(RNG.random((2, 6, 5)))
+        sums, counts = (
+            ndimage.convolve(part, np.ones((1, 3, 3)), mode="constant") for part in (light, np.ones((2, 6, 5)))
+        )
+        np.testing.assert_allclose(_mean_of_nine(light), sums / counts, rtol=1e-14)
 
     def test_correlated_noise_is_not_light(self):
         noise = ndimage.gaussian_filter(RNG.normal(size=(40, 1, 64, 64)), (0, 0, 1.2, 1.2))
@@ -120,6 +127,13 @@ class TestSearch:
         for y, x in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)):
             part = wide[:, by * (1 - y) : 20 + by * (1 - y), by * (1 - x) : 24 + by * (1 - x)]
             np.testing.assert_allclose(part, half_turn(image, center + by / 2 * tensor(y, x)), atol=1e-14)
+
+    @pytest.mark.parametrize("step", [0.25, 0.1, 0.04])
+    def test_parts_of_pixels_are_turns_about_each_center(self, step):
+        image, center = torch.from_numpy(RNG.random((2, 20, 24))), tensor([9.3, 11.8], [10.47, 12.03])
+        turned = _HalfTurn(image, tensor(6.0).amax()).at_steps(center, step)
+        for part, way in zip(turned, ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)), strict=True):
+            np.testing.assert_allclose(part, half_turn(image, center + step * tensor(*way)), atol=1e-14)
 
 
 class TestFilters:
@@ -195,6 +209,15 @@ class TestSersic:
         assert (np.abs(np.sin(got[:, 3] - np.array(truth)[:, 3])) < 2e-3).all()
         np.testing.assert_allclose(fit.center, np.tile([39.6, 36.2], (len(truth), 1)), atol=2e-3)
         np.testing.assert_allclose(fit.amplitude, 3.0, rtol=1e-3)
+
+    def test_products_at_the_best_amplitude_are_the_models(self):
+        y, x = np.mgrid[:48, :40]
+        image = Sersic2D(0.3, 6, 1.2, 19.7, 23.2, ellip=0.3, theta=0.5)(x, y) + RNG.normal(0, 0.02, (48, 40))
+        model = _Model(torch.from_numpy(image[None]), torch.ones(1, 48, 40, dtype=torch.float64), None)
+        start = tensor([0.1, np.log(1.5), 0.15, 0.01, 0.18, 23.0, 20.0])
+        parameters, products = _at_best_amplitude(start, model(start))
+        np.testing.assert_allclose(products, model(parameters), rtol=1e-9, atol=1e-9 * float(products[0, 7, 7]))
+        assert float(products[0, 0, 7]) == pytest.approx(0, abs=1e-9)
 
     def test_a_step_that_promises_nothing_is_not_looked_at(self, monkeypatch):
         y, x = np.mgrid[:64, :64]

@@ -9,6 +9,7 @@ in a circle of area a, with the sky's own asymmetry taken off (Conselice 2003, A
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +23,7 @@ from galdiff.metrics.windows import windows
 __all__ = ["Asymmetry", "half_turn"]
 
 _STEPS = (2.0, 1.0, 1.0, 0.5, 0.25, 0.1, 0.04)  # of the search [pixel]
-_WAYS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))
+_WAYS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))  # of a step along y and x
 
 
 def half_turn(image: Tensor, center: Tensor) -> Tensor:
@@ -42,6 +43,22 @@ class _HalfTurn:
 
     def __call__(self, center: Tensor, around: int = 0) -> Tensor:
         """Turn about centers, with so many pixels more on every side."""
+        near, y, x = self._near(center, around)
+        near = torch.lerp(near[:, :-1], near[:, 1:], y)
+        return torch.lerp(near[..., :-1], near[..., 1:], x)
+
+    def at_steps(self, center: Tensor, step: float) -> Iterator[Tensor]:
+        """Turn about centers and about those less than half a pixel from them, one image for each of the ways."""
+        near, y, x = self._near(center, 1)
+        # What moves along one axis is interpolated along the other one once.
+        by_y, by_x = _moved(near, 2, x, 0.0), _moved(near, 1, y, 0.0)
+        for move in (0.0, -2 * step, 2 * step):
+            yield _moved(by_y, 1, y, move)
+        for move in (-2 * step, 2 * step):
+            yield _moved(by_x, 2, x, move)
+
+    def _near(self, center: Tensor, around: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the pixels that those of the turned images lie between, and how far on from them along y and x."""
         height, width = (s + 2 * around for s in self.shape)
         # A turned image is the flipped one, moved; every pixel of it lies between two by two of the flipped one.
         begin = center.new_tensor(self.shape) - 1 - 2 * center
@@ -49,9 +66,19 @@ class _HalfTurn:
         last = 2 * (self.margin - around) - 1
         rows, columns = (whole.long() + self.margin - around).clamp(0, last).unbind(dim=1)
         near = windows(self.flipped, rows, columns, (height + 1, width + 1))
-        part = (begin - whole).to(near.dtype)[:, :, None, None]
-        near = torch.lerp(near[:, :-1], near[:, 1:], part[:, 0])
-        return torch.lerp(near[..., :-1], near[..., 1:], part[:, 1])
+        y, x = (begin - whole).to(near.dtype)[:, :, None, None].unbind(dim=1)
+        return near, y, x
+
+
+def _moved(near: Tensor, axis: int, part: Tensor, move: float) -> Tensor:
+    """Interpolate along an axis that has a pixel more at its begin and two at its end, moved by less than a pixel."""
+    first, n = 0 if move < 0 else 1, near.shape[axis] - 3
+    place = part + 1 + move
+    weights = [(1 - (place - k).abs()).clamp_min(0) for k in range(first, first + 3)]
+    moved = near.narrow(axis, first, n) * weights[0]
+    for k, weight in enumerate(weights[1:], first + 1):
+        moved.addcmul_(near.narrow(axis, k, n), weight)
+    return moved
 
 
 @dataclass(frozen=True)
@@ -126,17 +153,15 @@ class Asymmetry:
         middle = (start.new_tensor(light.shape[1:]) - 1) / 2
         turned = _HalfTurn(light, ((start - middle).abs().amax(dim=1) + reach).amax() + max(_STEPS))
 
-        def difference(centers: Tensor) -> Tensor:
-            return _sum(weight, turned(centers).sub_(light).abs_())
-
         def differences(centers: Tensor, step: float) -> Tensor:
             """Return them at centers and a step from them."""
-            if step % 0.5:
-                return torch.stack([difference(centers + step * centers.new_tensor(way)) for way in _WAYS])
-            # Such steps move the turned image by whole pixels: it is interpolated once.
-            by = round(2 * step)
-            wide = turned(centers, by)
-            parts = (wide[:, by - by * y :, by - by * x :][:, : light.shape[1], : light.shape[2]] for y, x in _WAYS)
+            if step < 0.5:
+                parts = turned.at_steps(centers, step)
+            else:
+                # Such steps move the turned image by whole pixels: it is interpolated once.
+                by = round(2 * step)
+                wide = turned(centers, by)
+                parts = (wide[:, by - by * y :, by - by * x :][:, : light.shape[1], : light.shape[2]] for y, x in _WAYS)
             return torch.stack([_sum(weight, (part - light).abs_()) for part in parts])
 
         center, best = start, start
@@ -154,7 +179,8 @@ class Asymmetry:
             center = center + step * move.clamp(-1.5, 1.5)
             gone = center - start
             center = start + gone * (reach / gone.norm(dim=1).clamp_min(1e-12)).clamp_max(1)[:, None]
-        return torch.where((difference(center) < least)[:, None], center, best)
+        last = _sum(weight, turned(center).sub_(light).abs_())
+        return torch.where((last < least)[:, None], center, best)
 
 
 def _sum(weight: Tensor, values: Tensor) -> Tensor:

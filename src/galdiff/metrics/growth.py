@@ -80,7 +80,7 @@ class Growth:
             As `elliptical_radius` takes them.
         """
         height, width = light.shape[1:]
-        center = center.float()
+        center = center.float() / _STEP
         if ellipticity is not None and orientation is not None:
             ellipticity, orientation = ellipticity.float(), orientation.float()
         y, x = (torch.arange(s, dtype=center.dtype, device=center.device) for s in (height, width))
@@ -89,15 +89,17 @@ class Growth:
         # Light and area are put into the same bins: as the parts of one complex number.
         pixels = torch.complex(light.float(), valid.float()).flatten(1)
         whole, upper = (pixels.new_zeros(len(pixels), last + n) for n in (1, 2))
+        # In the same memory for all subpixels: to get as much anew takes longer than to fill it.
+        index, shared = torch.empty_like(pixels, dtype=torch.long), torch.empty_like(pixels)
         parts = [(k + 0.5) / cuts - 0.5 for k in range(cuts)]
         for part_y, part_x in product(parts, parts):
-            radius = elliptical_radius(y + part_y, x + part_x, center, ellipticity, orientation)
             # What lies beyond the last radius falls into a bin that is dropped.
-            at = radius.mul_(1 / _STEP).clamp_max_(last).flatten(1)
-            index = at.long()
+            radius = elliptical_radius((y + part_y) / _STEP, (x + part_x) / _STEP, center, ellipticity, orientation)
+            at = radius.clamp_max_(last).flatten(1)
+            index.copy_(at)
             whole.scatter_add_(1, index, pixels)
             # What of it belongs to the next bin.
-            upper[:, 1:].scatter_add_(1, index, pixels * at.sub_(index))
+            upper[:, 1:].scatter_add_(1, index, torch.mul(pixels, at.frac_(), out=shared))
         # A bin has few subpixels; the sum over bins is the long one. A subpixel on a radius is half within it.
         curve = (whole.to(torch.complex128) - upper.to(torch.complex128).diff(dim=1)) / cuts**2
         curve = (curve.cumsum(dim=1) - curve / 2)[:, :last]

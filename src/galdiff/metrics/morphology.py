@@ -236,8 +236,8 @@ def _statistics(sources: Sources, gain: float | None) -> tuple[dict[str, Tensor]
     variance = sources.noise.square()[:, None, None] + (0 if gain is None else light.abs() / gain)
     variance = torch.where(variance > 0, variance, 1.0)
     start = {
-        "light": light,
-        "weight": valid / variance,
+        "light": light.float(),
+        "weight": (valid / (variance / variance.amin(dim=(1, 2), keepdim=True))).float(),
         "center": center,
         "radius": half.nan_to_num(1.0),
         "ellipticity": ellipticity,

@@ -49,7 +49,7 @@ def segment(images: Any) -> Tensor:
     finite = torch.isfinite(gray)
     level = sky_level(gray)
     light = torch.where(finite, gray - level[:, None, None], 0.0)
-    local = functional.avg_pool2d(light[:, None], 3, 1, 1, count_include_pad=False)[:, 0]
+    local = _mean_of_nine(light)
     _, noise = sky(local, ~finite)
     floor = _FLOOR * light.abs().amax(dim=(1, 2))
     bright = (local > torch.maximum(_THRESHOLD * noise, floor)[:, None, None]) & finite
@@ -60,6 +60,17 @@ def segment(images: Any) -> Tensor:
     found &= (found.sum(dim=(1, 2)) >= MINIMUM_AREA)[:, None, None]
     others = grow(bright & ~found, local > torch.maximum(_OTHERS * noise, 2 * floor)[:, None, None])
     return found.long() + 2 * (others | ~finite)
+
+
+def _mean_of_nine(light: Tensor) -> Tensor:
+    """Return every pixel's mean with its neighbors, of which the border has fewer."""
+
+    def total(values: Tensor) -> Tensor:
+        wide = functional.pad(values, (1, 1, 1, 1))
+        wide = wide[:, :-2] + wide[:, 1:-1] + wide[:, 2:]
+        return wide[..., :-2] + wide[..., 1:-1] + wide[..., 2:]
+
+    return total(light) / total(torch.ones_like(light[:1]))
 
 
 def sky(gray: Tensor, masked: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -122,8 +133,9 @@ def grow(mask: Tensor, seeds: Tensor, *, limit: int | None = None) -> Tensor:
         for _ in range(4 if limit is None else min(4, limit - steps)):
             for away in (1, stride):
                 wide = region.clone()
-                wide[away:] |= region[:-away]
-                wide[:-away] |= region[away:]
+                # In place by name: `|=` on a slice copies it onto itself once more.
+                wide[away:].bitwise_or_(region[:-away])
+                wide[:-away].bitwise_or_(region[away:])
                 region = wide
             region &= mask
             steps += 1

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -88,17 +89,16 @@ def fit_sersic(
     Parameters
     ----------
     light, weight : Tensor
-        float64 ``(sample, y, x)``; weights are inverse variances, 0 for pixels that do not count.
+        ``(sample, y, x)``; weights are inverse variances in any unit, 0 for pixels that do not count.
     center, radius, ellipticity, orientation, index : Tensor
         First guesses.
     psf_sigma : float, optional
         Standard deviation of a normal PSF [pixel].
     """
     # Units do not matter: light of 1e-11 is fitted like light of 1.
-    unit_of = light.abs().amax(dim=(1, 2)).clamp_min(1e-300)[:, None, None]
-    light, weight = light / unit_of, weight * unit_of.square()
-    weight = weight / weight.amax(dim=(1, 2), keepdim=True).clamp_min(1e-300)
-    model = _Model(light.float(), weight.float(), psf_sigma)
+    unit_of = light.abs().amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(light.dtype).tiny)
+    weight = weight / weight.amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
+    model = _Model((light / unit_of).float(), weight.float(), psf_sigma)
     cos, sin = orientation.cos(), orientation.sin()
     major, minor = 1 / radius, 1 / (radius * (1 - ellipticity).clamp_min(0.02))
     shape = (
@@ -106,11 +106,9 @@ def fit_sersic(
         (major - minor) * sin * cos,
         major * sin.square() + minor * cos.square(),
     )
-    start = torch.stack([torch.zeros_like(radius), index.clamp(0.5, 6).log(), *shape, *center.unbind(dim=1)], dim=1)
-    # The brightness follows from the rest.
-    products = model(start)
-    start[:, 0] = products[:, 0, 7] / products[:, 0, 0].clamp_min(1e-30)
-    best, converged = _minimize(model, start)
+    index = index.clamp(0.5, 6)
+    start = torch.stack([(-sersic_b(index)).exp(), index.log(), *shape, *center.unbind(dim=1)], dim=1)
+    best, converged = _minimize(model, *_at_best_amplitude(start, model(start)))
     amplitude, log_n, xx, xy, yy, y, x = best.unbind(dim=1)
     mean, gap = (xx + yy) / 2, torch.hypot((xx - yy) / 2, xy)
     # L may have come out with any signs; lengths of its axes count.
@@ -126,7 +124,7 @@ def fit_sersic(
     return SersicFit(amplitude, 1 / low, log_n.exp(), 1 - low / high, along, middle, converged, bounded)
 
 
-_X, _Y = (2, 1, 0, 1, 0, 0), (0, 1, 2, 0, 1, 0)  # powers of x and y in x x, x y, y y, x, y, 1
+_X, _Y = np.array([2, 1, 0, 1, 0, 0]), np.array([0, 1, 2, 0, 1, 0])  # powers in x x, x y, y y, x, y, 1
 
 
 class _Model:
@@ -140,9 +138,8 @@ class _Model:
         height, width = light.shape[1:]
         self.unit = max(height, width) / 2
         self.middle = light.new_tensor([(height - 1) / 2, (width - 1) / 2], dtype=torch.float64)
-        self.root = weight.sqrt()
-        self.even = bool((weight == 1).all())
-        self.light = light * self.root
+        self.root = None if bool((weight == 1).all()) else weight.sqrt()
+        self.light = light if self.root is None else light * self.root
         self.psf_sigma = psf_sigma
         self.y, self.x = (
             torch.arange(n, dtype=light.dtype, device=light.device) - (n - 1) / 2 for n in (height, width)
@@ -153,7 +150,8 @@ class _Model:
 
     def keep(self, rows: Tensor) -> None:
         """Go on with some of the images."""
-        self.root, self.light = self.root[rows], self.light[rows]
+        self.light = self.light[rows]
+        self.root = None if self.root is None else self.root[rows]
 
     def __call__(self, parameters: Tensor) -> Tensor:
         """Multiply derivatives by amplitude, ln n, the three numbers of L, the center's y and x, and the residual.
@@ -169,10 +167,11 @@ class _Model:
             float64 ``(n, 8, 8)``; the residual is last.
         """
         block = _BLOCK.get(parameters.device.type, len(parameters))
-        rows = (parameters.split(block), self.root.split(block), self.light.split(block))
-        return torch.cat([self._multiply(*part) for part in zip(*rows, strict=True)])
+        parts = (slice(k, k + block) for k in range(0, len(parameters), block))
+        return torch.cat([self._multiply(parameters[part], part) for part in parts])
 
-    def _multiply(self, parameters: Tensor, root: Tensor, light: Tensor) -> Tensor:
+    def _multiply(self, parameters: Tensor, part: slice) -> Tensor:
+        light, root = self.light[part], None if self.root is None else self.root[part]
         amplitude, log_n, xx, xy, yy = parameters[:, :5].unbind(dim=1)
         center = parameters[:, 5:] - self.middle
         n = log_n.exp()
@@ -185,42 +184,51 @@ class _Model:
         log_z = square.log().mul_(0.5 / n)
         bz = log_z.exp().mul_(b)
         # The profile's derivatives by amplitude and ln n, twice that by the squared radius, all but their factors.
-        unit = torch.sub(b, bz).exp_()
-        if self.psf_sigma is None and not self.even:
+        maps = square.new_empty(len(square), 4, *square.shape[1:])
+        residual, unit, by_n, by_square = maps.unbind(dim=1)
+        torch.sub(b, bz, out=unit).exp_()
+        if self.psf_sigma is None and root is not None:
             unit *= root
-        by_square = torch.div(bz, square, out=square).mul_(unit)
-        by_n = log_z.sub_(slope / b).mul_(bz).add_(slope).mul_(unit)
-        products = self._products(unit, by_n, by_square, a, root, light)
+        torch.div(bz, square, out=by_square).mul_(unit)
+        torch.mul(log_z.sub_(slope / b).mul_(bz).add_(slope), unit, out=by_n)
+        if self.psf_sigma is None:
+            torch.addcmul(light, a, unit, value=-1, out=residual)
+            products = self._products(maps)
+        else:
+            products = self._convolved_products(maps[:, 1:], self.psf_sigma, a, root, light)
         factors = self._factors(amplitude, log_n.exp(), xx, xy, yy, center)
         return factors @ products @ factors.mT
 
-    def _products(
-        self, unit: Tensor, by_n: Tensor, by_square: Tensor, amplitude: Tensor, root: Tensor, light: Tensor
+    def _products(self, maps: Tensor) -> Tensor:
+        """Multiply the residual, two maps, and the fourth times x x, x y, y y, x, y and 1: ``(n, 9, 9)``.
+
+        The maps are spent.
+        """
+        found = maps.new_empty(len(maps), 9, 9, dtype=torch.float64)
+        others = maps[:, :3].flatten(2)
+        found[:, :3, :3] = others @ others.mT
+        found[:, 0, 0] = _square_sum(maps[:, 0])
+        # In place: to get as much memory anew takes longer than to fill it.
+        maps[:, :3].mul_(maps[:, 3:])
+        maps[:, 3].square_()
+        moments = self.y_powers @ maps @ self.x_powers.T
+        found[:, :3, 3:] = moments[:, :3, _Y, _X]
+        found[:, 3:, :3] = found[:, :3, 3:].mT
+        found[:, 3:, 3:] = moments[:, 3, _Y[:, None] + _Y, _X[:, None] + _X]
+        return found
+
+    def _convolved_products(
+        self, maps: Tensor, sigma: float, amplitude: Tensor, root: Tensor | None, light: Tensor
     ) -> Tensor:
-        """Multiply two maps, the third times x x, x y, y y, x, y and 1, and the residual: ``(n, 9, 9)``."""
-        if self.psf_sigma is not None:
-            powers = [self.y_powers[j, :, None] * self.x_powers[i] for i, j in zip(_X, _Y, strict=True)]
-            maps = torch.stack([unit, by_n, *(by_square * power for power in powers)], dim=1)
-            sigma = unit.new_full((8 * len(unit),), self.psf_sigma)
-            maps = smooth(maps.flatten(0, 1), sigma).view_as(maps) * root[:, None]
-            residual = light - amplitude * maps[:, 0]
-            maps = torch.cat([maps, residual[:, None]], dim=1).flatten(2)
-            found = (maps @ maps.mT).double()
-        else:
-            residual = torch.addcmul(light, amplitude, unit, value=-1)
-            found = unit.new_empty(len(unit), 9, 9, dtype=torch.float64)
-            maps = unit.new_empty(len(unit), 4, *unit.shape[1:])
-            others, places = (unit, by_n, residual, by_square), (0, 1, 8)
-            for k, other in enumerate(others):
-                torch.mul(other, by_square, out=maps[:, k])
-            moments = self.y_powers @ maps @ self.x_powers.T
-            for k, i in enumerate(places):
-                found[:, i, 2:8] = found[:, 2:8, i] = moments[:, k, _Y, _X].double()
-                for j, other in zip(places[k:], others[k:], strict=False):
-                    found[:, i, j] = found[:, j, i] = torch.linalg.vecdot(others[k].flatten(1), other.flatten(1))
-            x, y = (torch.tensor(powers) for powers in (_X, _Y))
-            found[:, 2:8, 2:8] = moments[:, 3, y[:, None] + y, x[:, None] + x].double()
-        found[:, 8, 8] = residual.flatten(1).square().sum(dim=1, dtype=torch.float64)
+        """Do the same of maps that are to be convolved with the PSF first: then moments are no shorter way."""
+        powers = torch.stack([self.y_powers[j, :, None] * self.x_powers[i] for i, j in zip(_X, _Y, strict=True)])
+        maps = torch.cat([maps[:, :2], maps[:, 2:] * powers], dim=1)
+        maps = smooth(maps.flatten(0, 1), maps.new_full((8 * len(maps),), sigma)).view_as(maps)
+        maps = maps if root is None else maps * root[:, None]
+        residual = torch.addcmul(light, amplitude, maps[:, 0], value=-1)
+        maps = torch.cat([residual[:, None], maps], dim=1).flatten(2)
+        found = (maps @ maps.mT).double()
+        found[:, 0, 0] = _square_sum(residual)
         return found
 
     def _factors(self, amplitude: Tensor, n: Tensor, xx: Tensor, xy: Tensor, yy: Tensor, center: Tensor) -> Tensor:
@@ -245,14 +253,36 @@ class _Model:
         shape, about = (torch.stack([torch.stack(row, dim=1) for row in rows], dim=1) for rows in (by, moved))
         length = shape.new_tensor([self.unit**2] * 3 + [self.unit] * 2)
         factors = shape.new_zeros(len(x), 8, 9)
-        factors[:, 0, 0] = factors[:, 7, 8] = 1
-        factors[:, 1, 1] = amplitude
-        factors[:, 2:7, 2:8] = (-amplitude / n)[:, None, None] * (shape @ (length[:, None] * about))
+        factors[:, 0, 1] = factors[:, 7, 0] = 1
+        factors[:, 1, 2] = amplitude
+        factors[:, 2:7, 3:] = (-amplitude / n)[:, None, None] * (shape @ (length[:, None] * about))
         return factors
 
 
-def _minimize(model: _Model, start: Tensor) -> tuple[Tensor, Tensor]:
-    """Levenberg and Marquardt's method with a damping of every image's own; images that have converged rest."""
+def _square_sum(residual: Tensor) -> Tensor:
+    """Return what is minimized, of which a millionth decides when a fit ends, in float64."""
+    return torch.linalg.vector_norm(residual, dim=(1, 2), dtype=torch.float64).square()
+
+
+def _at_best_amplitude(parameters: Tensor, products: Tensor) -> tuple[Tensor, Tensor]:
+    """Return parameters of the brightness that follows from the rest, and their products, without looking again.
+
+    All derivatives but that by the amplitude are proportional to it, and the residual is linear in it.
+    """
+    rise = products[:, 0, 7] / products[:, 0, 0].clamp_min(1e-30)
+    amplitude = parameters[:, 0] + rise
+    change = torch.ones_like(products[:, 0])
+    change[:, 1:7] = (amplitude / parameters[:, 0])[:, None]
+    change = torch.diag_embed(change)
+    change[:, 7, 0] = -rise
+    return torch.cat([amplitude[:, None], parameters[:, 1:]], dim=1), change @ products @ change.mT
+
+
+def _minimize(model: _Model, start: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
+    """Levenberg and Marquardt's method with a damping of every image's own; images that have converged rest.
+
+    It begins with the products at the start.
+    """
     best = start.clone()
     chi2 = best.new_full((len(best),), torch.inf)
     running = torch.arange(len(best), device=best.device)
@@ -275,7 +305,7 @@ def _minimize(model: _Model, start: Tensor) -> tuple[Tensor, Tensor]:
                 model.keep(going)
             if not len(running):
                 break
-        found = model(trial)
+        found = model(trial) if k else first
         value, least = found[:, 7, 7], chi2[running]
         better = value < least
         gain = (least - value) / value.clamp_min(1e-300)

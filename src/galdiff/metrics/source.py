@@ -77,7 +77,7 @@ class Sources:
         """
         x = as_stamps(images)
         labels = segment(x) if segmentation is None else as_labels(segmentation, x)
-        masked = (labels != 0) & (labels != 1) | ~torch.isfinite(x).all(dim=1)
+        masked = (labels != 0) & (labels != 1) | ~torch.isfinite(x.abs().amax(dim=1))
         found = (labels == 1) & ~masked
         background = corners(x.shape[2], x.shape[3], x.device) & (labels == 0) & ~masked
         if subtract_sky:
