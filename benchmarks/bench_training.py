@@ -24,13 +24,14 @@ from galdiff.progress import quiet
 from galdiff.schema.conditions import ConditionSchema, Votes
 from galdiff.schema.trees import GZ2_TREE
 from galdiff.simulate import simulate_galaxies
+from galdiff.training import loop
 
 from .clock import seconds_in
 
 ROWS, SIZE, SEED, CPU = 4096, 64, 0, torch.device("cpu")
 IMAGES = {"autoencoder": 3200, "denoiser": 30_000}
-# Clipping is of the optimizer's step, which divides by the norm.
-STEP = ((torch.Tensor, "backward"), (torch.nn.utils, "get_total_norm"), (torch.optim.AdamW, "step"))
+STEP = (loop, "_descend")
+"""Backward, and the optimizer's step with its clipping and the gradients that it frees."""
 FORMAT = ImageFormat(("r", "g", "b"), SIZE, "display", Sqrt(1.0))
 
 
@@ -100,7 +101,7 @@ class Shares(_Stages):
         def work():
             self.train("autoencoder", autoencoder.train_autoencoder, self.cutouts)
 
-        return share(work, (autoencoder, "train"), (AutoencoderLoss, "__call__"), *STEP)
+        return share(work, (autoencoder, "train"), (AutoencoderLoss, "__call__"), STEP)
 
     def track_denoiser_in_forward_backward_optimizer(self):
         stores, sampling = (self.encode(), self.autoencoder), {"sampler": "heun", "steps": 12, "guidance": 1.0}
@@ -108,7 +109,7 @@ class Shares(_Stages):
         def work():
             self.train("denoiser", denoiser.train_denoiser, *stores, sampling=sampling)
 
-        return share(work, (denoiser, "train"), (Objective, "__call__"), *STEP)
+        return share(work, (denoiser, "train"), (Objective, "__call__"), STEP)
 
     def track_encoding_in_forward(self):
         return share(self.encode, (latents, "write_latents"), (KLAutoencoder, "encode"))
