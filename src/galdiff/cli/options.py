@@ -38,7 +38,9 @@ APP: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode": No
 """How every application is made."""
 
 Catalog = Annotated[str, typer.Argument(metavar="CATALOG", help="A catalog file, or a packaged one: quickstart.")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a value, as if in the file; once for each.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a value, as if in the file; once for each.")
+]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run folder.")]
 Store = Annotated[str, typer.Argument(metavar="PATH", help="A store: a folder, or a URL.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
