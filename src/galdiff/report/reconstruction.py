@@ -42,7 +42,7 @@ def reconstruction_curves(data: xr.Dataset) -> str:
         label = f"difference [{unit}]" if unit else "difference"
         panels.append({"title": _NAMES[measure], "xlabel": "magnitude", "ylabel": label, "lines": lines})
     styles = {"real": "real", "decoded": "generated", "residual": "floor"}
-    labels = {"real": "real", "decoded": "reconstructed, with sky noise", "residual": "real minus mean image"}
+    labels = {"real": "real", "decoded": "reconstructed", "residual": "left out by the mean"}
     for band in data["band"].to_numpy().tolist():
         lines = [
             {
