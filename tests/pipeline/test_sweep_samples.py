@@ -69,8 +69,8 @@ def test_no_sweeps_are_no_samples():
 
 
 def test_samples_depend_on_sweeps_only_where_they_are_given():
-    assert "sweeps" not in SamplingSpec().settings()
-    assert SamplingSpec(sweeps={}).settings()["sweeps"] == {}
+    assert "sweeps" not in SamplingSpec().samples()
+    assert SamplingSpec(sweeps={}).samples()["sweeps"] == {}
 
 
 @pytest.mark.parametrize(
