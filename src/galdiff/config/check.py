@@ -321,12 +321,11 @@ def _room(cost: Cost, place: Path, found: Findings) -> None:
 
 def _fits(cost: Cost, device: torch.device, todo: Set[str], found: Findings) -> bool:
     """Refuse what the machine has not the memory for, whatever else it does."""
-    remedy = "Choose smaller networks, batches or images"
-    needs = [("training", cost.memory, str(device), machine_memory(), remedy)]
+    needed, there, remedy = cost.memory, machine_memory(), "Choose smaller networks, batches or images"
     if device.type == "cuda":
         # Half of it: on a GPU, what a step keeps is bfloat16.
-        there = torch.cuda.get_device_properties(device).total_memory
-        needs = [("training", cost.memory // 2, str(device), there, remedy)]
+        needed, there = cost.memory // 2, torch.cuda.get_device_properties(device).total_memory
+    needs = [("training", needed, str(device), there, remedy)]
     if todo & {"samples", "evaluation"}:
         remedy = "Hold fewer images out (section split), or take fewer (data.limit, sampling.n)"
         needs.append(("drawing and comparing images", cost.host, "the machine", machine_memory(), remedy))
