@@ -1,9 +1,9 @@
 """Ablation: denoisers on the latents of a finished run, each switch on and off at equal seconds or equal images.
 
     python -m benchmarks.ablation RUN --images 60000 --seeds 0 1 -o ablation.json
-    python -m benchmarks.ablation RUN --seconds 300 --variants unet unet+contrastive --seeds 0 1 2 -o ablation.json
+    python -m benchmarks.ablation RUN --seconds 300 --variants unet unet+learned --seeds 0 1 2 -o ablation.json
 
-A variant is a base and the switches that are on, such as ``dit+routing``; all are listed with ``--list``. Each is
+A variant is a base and the switches that are on, such as ``dit+skips``; all are listed with ``--list``. Each is
 trained anew on ``RUN/latents.zarr``, draws samples with the conditions of held-out objects, without guidance, and is
 scored as in `time_to_quality`. A variant with ``power`` is scored at several lengths of its weight average.
 """
@@ -41,15 +41,12 @@ BASES: dict[str, dict[str, Any]] = {
     "dit": {"backbone": {"kind": "dit", "size": "tiny", "patch": 1}},
 }
 SWITCHES: dict[str, dict[str, Any]] = {
-    "contrastive": {"objective": {"contrastive": 0.05}},
-    "self_conditioning": {"objective": {"self_conditioning": True}},
     "stratified": {"objective": {"stratified": True}},
     "learned": {"objective": {"weighting": "learned"}},
-    "routing": {"backbone": {"routing": 0.5}},
     "skips": {"backbone": {"skips": True}},
     "power": {"ema": {"lengths": [0.05, 0.1], "snapshots": 40, "precision": "float32"}},
 }
-OF_DIT = ("routing", "skips")
+OF_DIT = ("skips",)
 LENGTHS = (0.03, 0.05, 0.08, 0.1, 0.15)
 FIRST_SEED = 1_000_000  # of the samples
 

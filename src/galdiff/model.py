@@ -43,14 +43,10 @@ def build_denoiser(
     prediction: str,
     *,
     uncertainty: bool = False,
-    self_conditioning: bool = False,
 ) -> Denoiser:
     """Build a denoiser of unit-variance latents from its description."""
-    network = dict(backbone)
-    if self_conditioning:
-        network["inputs"] = 2 * network["channels"]
-    learned = {"uncertainty": uncertainty, "self_conditioning": self_conditioning}
-    return Denoiser(build_backbone(network, schema), Schedule.from_dict(schedule), prediction=prediction, **learned)
+    network = build_backbone(backbone, schema)
+    return Denoiser(network, Schedule.from_dict(schedule), prediction=prediction, uncertainty=uncertainty)
 
 
 @dataclass(frozen=True)
@@ -232,7 +228,6 @@ class DiffusionModel:
             "schedule": self.denoiser.schedule.to_dict(),
             "prediction": self.denoiser.prediction,
             "uncertainty": self.denoiser.uncertainty is not None,
-            "self_conditioning": self.denoiser.self_conditioning,
             "schema": self.schema.to_dict(),
             "format": self.format.to_dict(),
             "latent_mean": self.latent_mean.tolist(),
@@ -305,8 +300,7 @@ def load_denoiser(folder: str | Path, *, ema: float | None = None) -> tuple[Deno
         spec = json.loads((folder / "spec.json").read_text())
         schema = ConditionSchema.from_dict(spec["schema"])
         theory = spec["schedule"], spec["prediction"]
-        switches = {name: spec.get(name, False) for name in ("uncertainty", "self_conditioning")}
-        denoiser = build_denoiser(spec["backbone"], schema, *theory, **switches)
+        denoiser = build_denoiser(spec["backbone"], schema, *theory, uncertainty=spec["uncertainty"])
         weights = safetensors.torch.load_file(folder / "weights.safetensors")
         if ema is not None:
             weights |= posthoc(folder / "snapshots", ema)

@@ -34,7 +34,6 @@ def test_what_is_off_leaves_no_trace():
     """The inputs of a stage that was begun before there were these switches are what they were."""
     assert backbone().keys() == {"kind", "patch", "width", "depth", "heads"}
     assert backbone(skips=True)["skips"] is True
-    assert backbone(routing=0.5)["routing"] == 0.5
     assert DenoiserSpec().settings()["training"]["ema"] == 0.995
     assert DenoiserSpec(ema=0.9).settings()["training"]["ema"] == 0.9
 
@@ -45,9 +44,6 @@ def test_what_is_off_leaves_no_trace():
         ({"size": "B", "width": 384}, "is 768 of size B, not 384"),
         ({"size": "M"}, "size"),
         ({"width": 100}, "multiple of 4 x heads = 24"),
-        ({"skips": True, "routing": 0.5}, "does not go with skips"),
-        ({"routing": 0.5, "depth": 3}, "depth of 4"),
-        ({"routing": 1.0}, "less than 1"),
     ],
 )
 def test_sizes_that_make_no_sense(keys, text):

@@ -208,7 +208,7 @@ def test_one_mistake_is_one_report(write, text, report):
         "autoencoder.ema",
         "denoiser.ema",
         "denoiser.objective.location",
-        "denoiser.objective.contrastive",
+        "denoiser.null",
         "sampling.floor",
     ],
 )

@@ -54,54 +54,6 @@ def test_operations_are_those_of_a_real_pass(spec):
     assert f"{found.parameters / 1e6:.2f} M" in str(found)
 
 
-class TestRouting:
-    X, LEVEL = torch.randn(3, 4, 8, 8), torch.randn(3)
-
-    def network(self, **more):
-        torch.manual_seed(0)
-        return stirred(DiT(4, SCHEMA, width=32, depth=6, heads=2, **more))
-
-    def test_without_what_chooses_it_is_off_bit_for_bit(self):
-        assert torch.equal(self.network(routing=0.5)(self.X, self.LEVEL), self.network()(self.X, self.LEVEL))
-
-    def test_nothing_routed_is_everything_in_another_order(self):
-        """With all tokens chosen the middle blocks see a permutation, and put every token back in its place."""
-        network, route = self.network(routing=1e-9), torch.rand(3, 16)
-        torch.testing.assert_close(network(self.X, self.LEVEL, route=route), network(self.X, self.LEVEL))
-
-    def test_routed_tokens_return_in_place(self):
-        """Middle blocks that add 1 to what they see leave the tokens that went around them as they were."""
-        network, seen = self.network(routing=0.75), []
-
-        class Mark(torch.nn.Module):
-            def forward(self, x, *_):
-                seen.append(x.shape[1])
-                return x + 1
-
-        class Same(torch.nn.Module):
-            def forward(self, x, *_):
-                return x
-
-        marked = {i: Mark() if i in network.routed else Same() for i in range(6)}
-        network.blocks = torch.nn.ModuleList(marked.values())
-        y, nothing = torch.zeros(3, 16, 32), torch.zeros(16, 4)
-        route = torch.stack([torch.randperm(16) for _ in range(3)]).float()
-        out = network._blocks(y, torch.zeros(3, 32), nothing, nothing, route)
-        assert list(network.routed) == [2, 3]
-        assert seen == [4, 4]
-        assert torch.equal(out, 2 * (route < 4).float()[..., None].expand_as(out))
-
-    def test_gradients_reach_every_block(self):
-        network = self.network(routing=0.5)
-        network(self.X, self.LEVEL, route=torch.rand(3, 16)).square().sum().backward()
-        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.blocks.parameters())
-
-    @pytest.mark.parametrize("more", [{"skips": True}, {"depth": 3}])
-    def test_what_it_does_not_go_with(self, more):
-        with pytest.raises(ValueError, match="routing"):
-            DiT(4, SCHEMA, **{"width": 32, "depth": 4, "heads": 2, "routing": 0.5, **more})
-
-
 class TestSkips:
     def test_they_begin_as_none(self):
         torch.manual_seed(0)
@@ -148,7 +100,7 @@ def test_rotary_positions_count_from_anywhere(monkeypatch):
     "spec",
     [
         {"kind": "dit", "width": 32, "depth": 4, "heads": 2, "patch": 4},
-        {"kind": "dit", "width": 32, "depth": 4, "heads": 2, "patch": 1, "routing": 0.5},
+        {"kind": "dit", "width": 32, "depth": 4, "heads": 2, "patch": 1},
         {"kind": "dit", "width": 32, "depth": 4, "heads": 2, "patch": 2, "skips": True},
         {"kind": "unet", "widths": [16, 16, 16], "head_width": 16},
         {"kind": "edm2", "widths": [16, 16], "blocks": 1, "head_width": 16},
@@ -156,9 +108,8 @@ def test_rotary_positions_count_from_anywhere(monkeypatch):
     ids=lambda s: f"{s['kind']}{s.get('patch', '')}",
 )
 def test_any_size_and_any_number_of_channels(spec, channels):
-    network = stirred(build_backbone({**spec, "channels": channels, "inputs": 2 * channels}, SCHEMA))
+    network = stirred(build_backbone({**spec, "channels": channels}, SCHEMA))
     for h, w in [(1, 1), (5, 7), (13, 4), (17, 17)]:
-        more = {"route": torch.rand(2, network.tokens(h, w))} if spec.get("routing") else {}
-        out = network(torch.randn(2, 2 * channels, h, w), torch.zeros(2), **more)
+        out = network(torch.randn(2, channels, h, w), torch.zeros(2))
         assert out.shape == (2, channels, h, w)
         assert out.isfinite().all()

@@ -68,13 +68,11 @@ def trained(store, folder, *, batch=8, images=44, **section):
 @pytest.mark.parametrize(
     "section",
     [
-        {"objective": {"self_conditioning": True, "contrastive": 0.05}},
-        {"backbone": {**TINY, "routing": 0.5}},
         {"backbone": {**TINY, "skips": True}},
-        {"backbone": {"kind": "unet", "widths": [16], "head_width": 16}, "objective": {"self_conditioning": True}},
-        {"backbone": {"kind": "edm2", "widths": [16], "head_width": 16}, "objective": {"self_conditioning": True}},
+        {"backbone": {"kind": "unet", "widths": [16], "head_width": 16}},
+        {"backbone": {"kind": "edm2", "widths": [16], "head_width": 16}},
     ],
-    ids=["contrastive", "routing", "skips", "unet", "edm2"],
+    ids=["skips", "unet", "edm2"],
 )
 def test_what_is_trained_with_a_switch_loads_and_samples(store, tmp_path, section):
     model = trained(store, tmp_path, **section)

@@ -57,14 +57,12 @@ class DiTSpec(Section):
     depth: Size | None = Field(default=None, description="Transformer blocks.")
     heads: Size | None = Field(default=None, description="Attention heads.")
     skips: Flag = Field(default=False, description="Long skips from the first half of the blocks to the second.")
-    routing: Share = Field(default=0.0, description="Share of the tokens that go around the middle blocks in training.")
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments of `galdiff.nn.build_backbone`; what is off is left out."""
         usual = dict(zip(("width", "depth", "heads"), SIZES[self.size or "S"], strict=True))
         shape = {name: getattr(self, name) or value for name, value in usual.items()}
-        extras = {name: value for name in ("skips", "routing") if (value := getattr(self, name))}
-        return {"kind": self.kind, "patch": self.patch, **shape, **extras}
+        return {"kind": self.kind, "patch": self.patch, **shape, **({"skips": True} if self.skips else {})}
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> DiTSpec:
@@ -80,10 +78,6 @@ class DiTSpec(Section):
                 raise section_error(*other)
         if shape["width"] % (4 * shape["heads"]):
             raise section_error((("width",), f"should be a multiple of 4 x heads = {4 * shape['heads']}"))
-        if self.skips and self.routing:
-            raise section_error((("routing",), "does not go with skips, which carry all tokens around those blocks"))
-        if self.routing and shape["depth"] < 4:
-            raise section_error((("routing",), "needs a depth of 4 or more: the first and the last blocks see all"))
         return self
 
 

@@ -20,7 +20,6 @@ from galdiff.config.section import (
     Number,
     Positive,
     Section,
-    Share,
     Size,
     did_you_mean,
     section_error,
@@ -112,12 +111,6 @@ class ObjectiveSpec(Section):
         default="uniform", description="Weights of the noise levels."
     )
     gamma: Positive = Field(default=5.0, description="Largest weight of min_snr.")
-    contrastive: Share = Field(
-        default=0.0, description="Weight of the distance to other samples of the batch, such as 0.05; 0 is off."
-    )
-    self_conditioning: Flag = Field(
-        default=False, description="Show the network its own estimate of the step before, for a quarter more time."
-    )
 
     @model_validator(mode="after")
     def _keys_say_something(self) -> ObjectiveSpec:
@@ -129,16 +122,9 @@ class ObjectiveSpec(Section):
             raise section_error(*stray)
         return self
 
-    @model_validator(mode="after")
-    def _contrastive_is_bounded(self) -> ObjectiveSpec:
-        if self.contrastive and self.weighting == "learned":
-            raise section_error((("contrastive",), "does not go with the weighting learned, which it makes unbounded"))
-        return self
-
     def settings(self) -> dict[str, Any]:
-        """Return what is given; what is off is left out."""
-        off = {name for name in ("contrastive", "self_conditioning") if not getattr(self, name)}
-        return self.model_dump(exclude_none=True, exclude=off)
+        """Return what is given."""
+        return self.model_dump(exclude_none=True)
 
 
 # Times as in Esser et al. 2024 (arXiv:2403.03206) and in EDM2 (Karras et al. 2024, arXiv:2312.02696): its mean of
@@ -154,17 +140,11 @@ def theory(schedule: ScheduleSpec, prediction: str | None, objective: ObjectiveS
     """Return ``schedule``, ``prediction`` and ``objective`` as plain arguments, each with what it leaves open."""
     usual, times = _DEFAULTS.get(schedule.kind, _VARIANCE_PRESERVING)
     given = objective.settings()
-    switch = {"self_conditioning": True} if given.pop("self_conditioning", False) else {}
     chosen = {**times, **given}
     if chosen["time"] == "log_normal" and "location" not in given:
         # Densities of times move with a shifted schedule; this one is of noise levels, and is moved here.
         chosen["location"] += math.log(schedule.shift)
-    return {
-        **switch,
-        "schedule": schedule.settings(),
-        "prediction": prediction or usual,
-        "objective": chosen,
-    }
+    return {"schedule": schedule.settings(), "prediction": prediction or usual, "objective": chosen}
 
 
 _PLACING = ("grid", "shift", "rho", "eta", "noise_scale")

@@ -4,9 +4,6 @@ A denoiser is asked one thing, :math:`D(x_t, t) = \mathrm E[x \mid x_t]`. What t
 affair (`galdiff.diffusion.prediction`), so every sampler and every guidance works with every model. The network sees
 :math:`c_\mathrm{in} x_t` of unit variance, :math:`c_\mathrm{in} = (\alpha^2 s^2 + \sigma^2)^{-1/2}`, and the noise
 level :math:`c_\mathrm{noise} = \frac{1}{4} \log(\sigma / \alpha)` (Karras et al. 2022, arXiv:2206.00364, Table 1).
-
-With *self-conditioning* (Chen et al. 2022, arXiv:2208.04202) it also sees an earlier estimate of the clean data, in
-further input channels that are zero where there is none.
 """
 
 from __future__ import annotations
@@ -42,8 +39,6 @@ class Denoiser(nn.Module):
         Standard deviation of the data.
     uncertainty : bool
         Learn the logarithm of the expected loss at every noise level too, for the weighting ``learned``.
-    self_conditioning : bool
-        The backbone takes twice the data's channels: the second half is an earlier estimate.
 
     Raises
     ------
@@ -59,7 +54,6 @@ class Denoiser(nn.Module):
         prediction: str = "flow",
         data_std: float = 1.0,
         uncertainty: bool = False,
-        self_conditioning: bool = False,
     ) -> None:
         super().__init__()
         if not 0 < data_std < math.inf:
@@ -67,9 +61,8 @@ class Denoiser(nn.Module):
         self.backbone, self.schedule, self.prediction, self.data_std = backbone, schedule, prediction, data_std
         self.meaning = build_prediction(prediction, schedule, data_std)
         self.uncertainty = _Uncertainty() if uncertainty else None
-        self.self_conditioning = self_conditioning
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Any = None, *, previous: Tensor | None = None) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """Return :math:`E[x | x_t]`.
 
         Parameters
@@ -80,26 +73,15 @@ class Denoiser(nn.Module):
             Times ``(n,)`` or a scalar.
         condition : optional
             Passed to the backbone.
-        previous : Tensor, optional
-            With self-conditioning, an earlier estimate ``(n, …)``.
         """
-        return self.parts(x_t, t, condition, previous=previous)[0]
+        return self.parts(x_t, t, condition)[0]
 
-    def parts(
-        self, x_t: Tensor, t: Tensor, condition: Any = None, *, previous: Tensor | None = None, **network: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Return the posterior mean and the network's raw prediction, which the objective compares with its target.
-
-        What else is given goes to the backbone.
-        """
+    def parts(self, x_t: Tensor, t: Tensor, condition: Any = None) -> tuple[Tensor, Tensor]:
+        """Return the posterior mean and the network's raw prediction, which the objective compares with its target."""
         t = t.expand(len(x_t)).to(x_t.dtype)
         alpha, sigma = self._scales(t, x_t.ndim)
         c_in = (alpha**2 * self.data_std**2 + sigma**2).rsqrt()
-        seen = c_in * x_t
-        if self.self_conditioning:
-            estimate = torch.zeros_like(x_t) if previous is None else previous.to(x_t.dtype) / self.data_std
-            seen = torch.cat([seen, estimate], dim=1)
-        raw = self.backbone(seen, self.noise_level(t), condition, **network)
+        raw = self.backbone(c_in * x_t, self.noise_level(t), condition)
         return self.meaning.data(x_t, raw, alpha, sigma), raw
 
     def target(self, x: Tensor, epsilon: Tensor, t: Tensor) -> Tensor:

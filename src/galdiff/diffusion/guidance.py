@@ -37,11 +37,6 @@ class _Wrapper(nn.Module):
         """The denoiser's schedule."""
         return self.denoiser.schedule
 
-    @property
-    def self_conditioning(self) -> bool:
-        """Whether the denoiser sees the final estimate of the step before."""
-        return _conditions_itself(self.denoiser)
-
 
 class Guidance(_Wrapper):
     """What the kinds of guidance share.
@@ -107,15 +102,15 @@ class ClassifierFree(Guidance):
         super().__init__(denoiser, **options)
         self.weight = _finite(weight)
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Any = None, *, previous: Tensor | None = None) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """Return the guided estimate of the clean data; arguments as in `Denoiser.forward`."""
         _need(condition)
         if self.weight == 1:
-            return self.denoiser(x_t, t, condition, **_given(previous))
+            return self.denoiser(x_t, t, condition)
         if self.weight == 0 and self.interval is None and not self.rescale:
-            return self.denoiser(x_t, t, condition.null(), **_given(previous))
+            return self.denoiser(x_t, t, condition.null())
         t, asked = t.expand(len(x_t)), condition.cat(condition.null())
-        both = self.denoiser(torch.cat([x_t, x_t]), torch.cat([t, t]), asked, **_given(previous, 2))
+        both = self.denoiser(torch.cat([x_t, x_t]), torch.cat([t, t]), asked)
         conditional, unconditional = both.chunk(2)
         return self._finish(torch.lerp(unconditional, conditional, self.weight), conditional, t)
 
@@ -143,7 +138,7 @@ class FieldGuidance(Guidance):
         super().__init__(denoiser, **options)
         self.weights = {part: _finite(w) for part, w in weights.items() if w != 1}
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Any = None, *, previous: Tensor | None = None) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """Return the guided estimate of the clean data; arguments as in `Denoiser.forward`."""
         _need(condition)
         count, t = 1 + len(self.weights), t.expand(len(x_t))
@@ -151,7 +146,7 @@ class FieldGuidance(Guidance):
         for part in self.weights:
             asked = asked.cat(condition.without(part))
         x_t = x_t.repeat(count, *[1] * (x_t.ndim - 1))
-        plain, *without = self.denoiser(x_t, t.repeat(count), asked, **_given(previous, count)).chunk(count)
+        plain, *without = self.denoiser(x_t, t.repeat(count), asked).chunk(count)
         guided = plain
         for other, weight in zip(without, self.weights.values(), strict=True):
             guided = guided + (weight - 1) * (plain - other)
@@ -184,14 +179,12 @@ class Autoguidance(Guidance):
             raise GaldiffError("the weaker model has another schedule: its times mean other noise")
         self.weaker, self.weight = weaker, _finite(weight)
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Any = None, *, previous: Tensor | None = None) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """Return the guided estimate of the clean data; arguments as in `Denoiser.forward`."""
-        plain = self.denoiser(x_t, t, condition, **_given(previous))
+        plain = self.denoiser(x_t, t, condition)
         if self.weight == 1:
             return plain
-        earlier = _given(previous if _conditions_itself(self.weaker) else None)
-        weaker = self.weaker(x_t, t, condition, **earlier)
-        guided = torch.lerp(weaker, plain, self.weight)
+        guided = torch.lerp(self.weaker(x_t, t, condition), plain, self.weight)
         return self._finish(guided, plain, t.expand(len(x_t)))
 
 
@@ -216,24 +209,15 @@ class Floor(_Wrapper):
         """Return what is to be asked at a time: a floor under what guidance asks then."""
         return Floor(self.denoiser.at(t), self.low) if isinstance(self.denoiser, Guidance) else self
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Any = None, *, previous: Tensor | None = None) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """Return the estimate of the clean data; arguments as in `Denoiser.forward`."""
-        return self.denoiser(x_t, t, condition, **_given(previous)).clamp_min(self.low)
+        return self.denoiser(x_t, t, condition).clamp_min(self.low)
 
 
 def _finite(level: Level) -> Level:
     if not torch.as_tensor(level).isfinite().all():
         raise GaldiffError(f"{level} is no weight or level", remedy="Give a finite number")
     return level
-
-
-def _conditions_itself(denoiser: Any) -> bool:
-    return bool(getattr(denoiser, "self_conditioning", False))
-
-
-def _given(previous: Tensor | None, count: int = 1) -> dict[str, Tensor]:
-    """Return an earlier estimate as an argument, for each of some conditions; nothing where there is none."""
-    return {} if previous is None else {"previous": previous.repeat(count, *[1] * (previous.ndim - 1))}
 
 
 def _need(condition: Any) -> None:

@@ -27,13 +27,6 @@ Weightings, with the error of F as that of the posterior mean times the predicti
 ``learned``
     :math:`\lVert F - F^* \rVert^2 / e^{u(t)} + u(t)`, u learned with the network (Kendall et al. 2018,
     arXiv:1705.07115; Karras et al. 2024, arXiv:2312.02696): every noise level contributes alike.
-
-*Contrastive* flow matching (Stoica et al. 2025, arXiv:2506.05350) also drives the prediction away from the target of
-another sample of the batch, :math:`- \lambda \lVert F - \tilde F^* \rVert^2`. The minimum is then at
-:math:`(\mathrm E[F^* \mid x_t] - \lambda\, \mathrm E[\tilde F^*]) / (1 - \lambda)`.
-
-A denoiser with self-conditioning is trained on every other sample with its own first estimate, for which no gradient
-is taken, and on the rest without one. A backbone that routes tokens is told which ones at random.
 """
 
 from __future__ import annotations
@@ -82,8 +75,6 @@ class Objective:
         The weighting.
     gamma : float
         Of min-SNR.
-    contrastive : float
-        :math:`\lambda` in [0, 1); the authors' is 0.05.
     """
 
     time: str = "logit_normal"
@@ -92,7 +83,6 @@ class Objective:
     stratified: bool = False
     weighting: str = "uniform"
     gamma: float = 5.0
-    contrastive: float = 0.0
 
     def __post_init__(self) -> None:
         if self.time not in _DENSITIES:
@@ -102,11 +92,6 @@ class Objective:
         for name in ("scale", "gamma"):
             if not 0 < getattr(self, name) < math.inf:
                 raise GaldiffError(f"{name} is {getattr(self, name)}, not a positive number")
-        if not 0 <= self.contrastive < 1:
-            raise GaldiffError(f"a contrastive weight of {self.contrastive} is not in [0, 1)")
-        if self.contrastive and self.weighting == "learned":
-            reason = "its loss has no lower bound where the contrastive term makes the error negative"
-            raise GaldiffError(f"the weighting 'learned' is not for contrastive training: {reason}")
 
     def times(self, denoiser: Denoiser, draws: Draws) -> Tensor:
         """Draw times ``(n,)``."""
@@ -150,28 +135,9 @@ class Objective:
         t = self.times(denoiser, draws).to(x.dtype) if t is None else t
         epsilon = draws.normal("noise", x.shape[1:]).to(x.dtype)
         x_t = denoiser.schedule.noise(x, epsilon, t)
-        extras = self._extras(denoiser, x_t, t, condition, draws)
-        raw = denoiser.parts(x_t, t, condition, **extras)[1].float()
+        raw = denoiser.parts(x_t, t, condition)[1].float()
         error = (raw - denoiser.target(x, epsilon, t).float()).square().flatten(1).mean(1)
-        if self.contrastive:
-            other = denoiser.target(x.roll(1, 0), epsilon.roll(1, 0), t).float()
-            error = error - self.contrastive * (raw - other).square().flatten(1).mean(1)
         return Loss(self._weighted(denoiser, error, t), t)
-
-    @staticmethod
-    def _extras(denoiser: Denoiser, x_t: Tensor, t: Tensor, condition: Any, draws: Draws) -> dict[str, Tensor]:
-        """Return what some networks are trained with beside the noised data."""
-        extras: dict[str, Tensor] = {}
-        if denoiser.self_conditioning:
-            some = slice(draws.positions.start % 2, None, 2)  # of even positions: half, whatever the batch
-            with torch.no_grad():
-                estimate = denoiser(x_t[some], t[some], None if condition is None else condition[some])
-            extras["previous"] = torch.zeros_like(x_t)
-            extras["previous"][some] = estimate.to(x_t.dtype)
-        if getattr(denoiser.backbone, "routing", 0.0):
-            tokens = denoiser.backbone.tokens(*x_t.shape[-2:])  # type: ignore[operator]
-            extras["route"] = draws.uniform("route", (tokens,))
-        return extras
 
     def _weighted(self, denoiser: Denoiser, error: Tensor, t: Tensor) -> Tensor:
         if self.weighting == "uniform":

@@ -128,17 +128,12 @@ class Sampler(ABC):
         times = self.times.to(device=noise.device, dtype=noise.dtype)
         seeds = torch.arange(len(noise), device=noise.device) if seeds is None else seeds
 
-        conditions_itself, last = getattr(self.denoiser, "self_conditioning", False), None
         # Chosen here, where the times are known without a wait for the device.
         known = self.times.to(noise.dtype).tolist()
         asked = [self.denoiser.at(t) if isinstance(self.denoiser, Guidance | Floor) else self.denoiser for t in known]
 
         def denoise(x: Tensor, i: int) -> Tensor:
-            nonlocal last
-            if not conditions_itself:
-                return asked[i](x, times[i], condition)
-            last = asked[i](x, times[i], condition, previous=last)
-            return last
+            return asked[i](x, times[i], condition)
 
         def fresh(i: int) -> Tensor:
             return normal(0, f"step {i}", seeds, noise.shape[1:], device=noise.device).to(noise.dtype)

@@ -1,5 +1,6 @@
 """Networks: layers and backbones, which know nothing of diffusion."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from galdiff.errors import CheckpointError
@@ -29,12 +30,12 @@ __all__ = [
 _BACKBONES: dict[str, type[UNet] | type[EDM2UNet] | type[DiT]] = {"unet": UNet, "edm2": EDM2UNet, "dit": DiT}
 
 
-def build_backbone(spec: dict[str, Any], schema: ConditionSchema) -> UNet | EDM2UNet | DiT:
+def build_backbone(spec: Mapping[str, Any], schema: ConditionSchema) -> UNet | EDM2UNet | DiT:
     """Build a backbone from its ``spec``.
 
     Parameters
     ----------
-    spec : dict
+    spec : mapping
         ``{"kind": "unet" | "edm2" | "dit", "channels": …, <constructor arguments>}``.
     schema : ConditionSchema
         What it is conditioned on.
@@ -44,8 +45,8 @@ def build_backbone(spec: dict[str, Any], schema: ConditionSchema) -> UNet | EDM2
     CheckpointError
         For an unknown kind.
     """
-    spec = dict(spec)
-    kind = spec.pop("kind", None)
+    arguments = dict(spec)
+    kind = arguments.pop("kind", None)
     if kind not in _BACKBONES:
         raise CheckpointError(f"unknown backbone '{kind}'", remedy=f"Known: {', '.join(_BACKBONES)}")
-    return _BACKBONES[kind](spec.pop("channels"), schema, **spec)
+    return _BACKBONES[kind](arguments.pop("channels"), schema, **arguments)

@@ -4,9 +4,7 @@ adaLN-zero modulation, RMS normalization (Zhang & Sennrich 2019), SwiGLU (Shazee
 positions (Su et al. 2021) so that other latent sizes than the trained one work, and normalized queries and keys
 (Dehghani et al. 2023). Rotary positions enter by their differences alone: where the count begins does not matter.
 
-By choice, long skips from the first half of the blocks to the second (Bao et al. 2023, arXiv:2209.12152), or token
-routing (Krause et al. 2025, arXiv:2501.04765): in training a random share of the tokens goes around the blocks between
-the second and the last but one, and returns in its place.
+By choice, long skips from the first half of the blocks to the second (Bao et al. 2023, arXiv:2209.12152).
 """
 
 from __future__ import annotations
@@ -86,12 +84,8 @@ class DiT(nn.Module):
         Patch side in latent pixels.
     width, depth, heads : int
         Transformer size; the width of a head must be a multiple of 4.
-    inputs : int, optional
-        Channels of the input, where more than the latent's are given; those of the output stay ``channels``.
     skips : bool
         Long skips.
-    routing : float
-        Share of the tokens that go around the middle blocks, where `forward` is given what chooses them.
     """
 
     def __init__(
@@ -103,17 +97,11 @@ class DiT(nn.Module):
         width: int = 384,
         depth: int = 12,
         heads: int = 6,
-        inputs: int | None = None,
         skips: bool = False,
-        routing: float = 0.0,
     ) -> None:
         super().__init__()
         if width % heads or (width // heads) % 4:
             raise ValueError(f"width {width} must be a multiple of 4 x heads {heads}")
-        if routing and (skips or depth < 4):
-            raise ValueError("token routing needs four blocks or more, and no long skips")
-        # As in the paper the first two see all tokens, and so do the last ones, four of them where there are many.
-        self.routed, self.routing = range(2, depth - min(4, depth // 3)), routing
         self.depth, self.width = depth, width
         self.spec: dict[str, Any] = {
             "kind": "dit",
@@ -123,9 +111,9 @@ class DiT(nn.Module):
             "depth": depth,
             "heads": heads,
         }
-        # Only what is on: descriptions and hashes of models without it stay what they were.
-        self.spec |= {k: v for k, v in {"inputs": inputs, "skips": skips, "routing": routing}.items() if v}
-        self.stem = nn.Linear((inputs or channels) * patch**2, width)
+        # Only where it is on: descriptions and hashes of models without it stay what they were.
+        self.spec |= {"skips": True} if skips else {}
+        self.stem = nn.Linear(channels * patch**2, width)
         self.embed_noise = nn.Sequential(nn.Linear(128, width), nn.SiLU(), nn.Linear(width, width))
         self.register_buffer("frequencies", 2.0 ** torch.linspace(-2, 6, 64), persistent=False)
         self.embed_condition = ConditionEmbedding(schema, width)
@@ -139,18 +127,8 @@ class DiT(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def tokens(self, height: int, width: int) -> int:
-        """Return how many tokens a latent of some size has."""
-        patch = self.spec["patch"]
-        return -(-height // patch) * -(-width // patch)
-
-    def forward(
-        self, x: Tensor, noise_level: Tensor, conditions: Conditions | None = None, *, route: Tensor | None = None
-    ) -> Tensor:
-        """Apply the network; shapes as in `UNet.forward`, sides of any size (padded to the patch).
-
-        ``route``, ``(n, tokens)``, says which tokens the middle blocks see: those where it is least.
-        """
+    def forward(self, x: Tensor, noise_level: Tensor, conditions: Conditions | None = None) -> Tensor:
+        """Apply the network; shapes as in `UNet.forward`, sides of any size (padded to the patch)."""
         n, c, h, w = x.shape
         p = self.spec["patch"]
         x = functional.pad(x, (0, -w % p, 0, -h % p))
@@ -161,26 +139,14 @@ class DiT(nn.Module):
         embedding = functional.silu(embedding + self.embed_condition(conditions, n, x.device).to(x.dtype))
         head_width = self.spec["width"] // self.spec["heads"]
         cos, sin = _rotary(rows, columns, head_width, x.device)
-        y = self._blocks(self.stem(tokens), embedding, cos, sin, route)
+        y = self._blocks(self.stem(tokens), embedding, cos, sin)
         shift, scale = self.modulate(embedding)[:, None].chunk(2, dim=-1)
         y = self.out(self.norm(y) * (1 + scale) + shift)
         c = self.spec["channels"]
         y = y.reshape(n, rows, columns, c, p, p).permute(0, 3, 1, 4, 2, 5).reshape(n, c, rows * p, columns * p)
         return y[..., :h, :w]
 
-    def _blocks(self, y: Tensor, embedding: Tensor, cos: Tensor, sin: Tensor, route: Tensor | None) -> Tensor:
-        if route is not None and self.routing:
-            for block in self.blocks[: self.routed.start]:
-                y = block(y, embedding, cos, sin)
-            chosen = route.argsort(dim=1)[:, : max(1, round(y.shape[1] * (1 - self.routing)))]
-            index = chosen[..., None].expand(-1, -1, y.shape[2])
-            some, some_cos, some_sin = y.gather(1, index), cos[chosen][:, None], sin[chosen][:, None]
-            for block in self.blocks[self.routed.start : self.routed.stop]:
-                some = block(some, embedding, some_cos, some_sin)
-            y = y.scatter(1, index, some)
-            for block in self.blocks[self.routed.stop :]:
-                y = block(y, embedding, cos, sin)
-            return y
+    def _blocks(self, y: Tensor, embedding: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         kept: list[Tensor] = []
         second_half = len(self.blocks) - len(self.merges)
         for i, block in enumerate(self.blocks):

@@ -86,8 +86,6 @@ class EDM2UNet(nn.Module):
         Levels with self-attention; by default the lowest alone.
     head_width : int
         Channels a head.
-    inputs : int, optional
-        Channels of the input, where more than the latent's are given; those of the output stay ``channels``.
     """
 
     def __init__(
@@ -100,7 +98,6 @@ class EDM2UNet(nn.Module):
         blocks: int = 2,
         attention: Sequence[bool] | None = None,
         head_width: int = 64,
-        inputs: int | None = None,
     ) -> None:
         super().__init__()
         attention = [i == len(widths) - 1 for i in range(len(widths))] if attention is None else list(attention)
@@ -113,13 +110,12 @@ class EDM2UNet(nn.Module):
             "attention": attention,
             "head_width": head_width,
         }
-        self.spec |= {"inputs": inputs} if inputs else {}
         embed = 2 * max(widths)
         self.fourier, self.embed_noise = MPFourier(widths[0]), MPConv(widths[0], embed)
         self.features = ConditionFeatures(schema)
         # A single layer of unit-magnitude features, as the paper has of one-hot classes.
         self.embed_condition = MPConv(self.features.count, embed) if self.features.count else None
-        self.stem = MPConv((inputs or channels) * patch**2 + 1, widths[0], 3)
+        self.stem = MPConv(channels * patch**2 + 1, widths[0], 3)
         skips, here = [widths[0]], widths[0]
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
         self._takes_skip: list[bool] = []  # by block of the decoder

@@ -64,8 +64,8 @@ def network_size(spec: Mapping[str, Any], schema: ConditionSchema, side: int | S
     """
     height, width = (side, side) if isinstance(side, int) else side
     with torch.device("meta"):
-        network = build_backbone(dict(spec), schema).eval()
-        x = torch.empty(1, spec.get("inputs") or spec["channels"], height, width)
+        network = build_backbone(spec, schema).eval()
+        x = torch.empty(1, spec["channels"], height, width)
         level, nothing = torch.empty(1), schema.empty(1).to("meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(x, level, nothing)

@@ -75,8 +75,6 @@ class UNet(nn.Module):
         Levels with self-attention; by default the lowest alone.
     head_width : int
         Channels a head.
-    inputs : int, optional
-        Channels of the input, where more than the latent's are given; those of the output stay ``channels``.
     """
 
     def __init__(
@@ -89,7 +87,6 @@ class UNet(nn.Module):
         blocks: int = 1,
         attention: Sequence[bool] | None = None,
         head_width: int = 32,
-        inputs: int | None = None,
     ) -> None:
         super().__init__()
         attention = [i == len(widths) - 1 for i in range(len(widths))] if attention is None else list(attention)
@@ -102,12 +99,11 @@ class UNet(nn.Module):
             "attention": attention,
             "head_width": head_width,
         }
-        self.spec |= {"inputs": inputs} if inputs else {}
         embed = 4 * widths[0]
         self.register_buffer("frequencies", 2.0 ** torch.linspace(-2, 6, 32), persistent=False)
         self.embed_noise = nn.Sequential(nn.Linear(64, embed), nn.SiLU(), nn.Linear(embed, embed))
         self.embed_condition = ConditionEmbedding(schema, embed)
-        self.stem = nn.Conv2d((inputs or channels) * patch**2, widths[0], 3, padding=1)
+        self.stem = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         skips: list[int] = []

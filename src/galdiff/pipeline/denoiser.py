@@ -140,7 +140,7 @@ def train_denoiser(
         Bands, size, unit and stretch of the cutouts.
     settings : mapping
         ``backbone``, ``schedule``, ``prediction``, ``objective``, ``null``, ``augment``, ``training``, and by choice
-        ``self_conditioning``, ``sampled_votes``, ``reader`` of `LatentStore.reader` ("auto" by default) and ``compile``
+        ``sampled_votes``, ``reader`` of `LatentStore.reader` ("auto" by default) and ``compile``
         (True, False, or "auto", which is on a GPU).
     sampling : mapping
         Default ``sampler``, ``steps`` and ``guidance`` of the model.
@@ -151,14 +151,7 @@ def train_denoiser(
     schema = store.schema
     backbone = {**settings["backbone"], "channels": autoencoder.latent_channels}
     learns = settings["objective"].get("weighting") == "learned"
-    denoiser = build_denoiser(
-        backbone,
-        schema,
-        settings["schedule"],
-        settings["prediction"],
-        uncertainty=learns,
-        self_conditioning=settings.get("self_conditioning", False),
-    )
+    denoiser = build_denoiser(backbone, schema, settings["schedule"], settings["prediction"], uncertainty=learns)
     model = DiffusionModel(
         autoencoder,
         denoiser,
