@@ -189,6 +189,7 @@ def matrix(n: int, cache: Path, output: Path | None, *, seen: int, defects: list
         result = {
             "date": time.strftime("%Y-%m-%d"),
             "galaxies": n,
+            "seed": SEED,
             "images of a set": len(real.images),
             "images of the encoder, of the search": [min(ENCODED, len(real.images)), min(SEARCHED, len(real.images))],
             "seen by the judge of votes, the encoder": [seen, seen // 6],
