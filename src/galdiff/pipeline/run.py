@@ -23,11 +23,12 @@ from galdiff.pipeline.autoencoder import train_autoencoder
 from galdiff.pipeline.cutouts import too_few, write_cutouts
 from galdiff.pipeline.denoiser import denoiser_size, train_denoiser
 from galdiff.pipeline.latents import write_latents
-from galdiff.pipeline.records import ARTIFACTS, STAGES, Run
+from galdiff.pipeline.records import Run
 from galdiff.pipeline.samples import held_out_rows, write_samples
 from galdiff.pipeline.scores import write_scores
 from galdiff.randomness import choose
 from galdiff.report import write_report
+from galdiff.stages import ARTIFACTS, STAGES
 
 __all__ = ["Settings", "run"]
 

@@ -22,13 +22,13 @@ from galdiff.report.memorisation import closest_pairs
 from galdiff.report.pictures import example_grids, grids, picture, reconstructions, sweeps
 from galdiff.report.plots import COLORS, curves, render
 from galdiff.report.reconstruction import reconstruction_curves
-from galdiff.report.verdicts import SIGNS, number, plain_name, read_figures
+from galdiff.report.verdicts import SIGNS, number, plain_name, read_evaluation
+from galdiff.stages import STAGES
 from galdiff.training.log import read_metrics
 
 __all__ = ["curve_panels", "fill_page", "load_group", "load_json", "write_report"]
 
 _LABELS = {"real": "real", "generated": "generated", "floor": "other real (floor)"}
-_STAGES = ("cutouts", "autoencoder", "latents", "denoiser", "samples", "evaluation", "report")
 _CURVES = (
     ("profile", "profile_radius", "linear", "radius [pixel]"),
     ("spectrum", "spectrum_k", "log", "k [rad / pixel]"),
@@ -54,11 +54,11 @@ def write_report(folder: str | Path) -> Path:
         The report: self-contained, for screens light and dark and for paper.
     """
     folder = Path(folder)
-    evaluation = load_json(folder / "evaluation.json")
+    evaluation = read_evaluation(folder) if (folder / "evaluation.json").is_file() else {}
     data = load_group(folder / "evaluation.zarr")
     unit = str(evaluation.get("unit", _unit(folder)))
     drawn = {group: load_group(folder / "samples.zarr", group) for group in ("grid", "real", "sweep")}
-    figures = read_figures(folder) if "figures" in evaluation else []
+    figures = evaluation.get("figures", [])
     context = {
         "name": folder.name,
         "figures": figures,
@@ -220,7 +220,7 @@ def _labeled(quantity: str, unit: str) -> str:
 def _compute(folder: Path, seconds: float | None) -> list[dict[str, Any]]:
     """Return what every stage took; an evaluation of other images has no stages, and its own seconds."""
     rows = []
-    for path in (folder / "stages" / f"{stage}.json" for stage in _STAGES):
+    for path in (folder / "stages" / f"{stage}.json" for stage in STAGES):
         if not path.is_file():
             continue
         lines = read_metrics(folder / "metrics.jsonl", path.stem)

@@ -6,18 +6,19 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from galdiff.errors import DataError, reason
 from galdiff.metrics.figure import Figure, Verdict, judge
 
-__all__ = ["SIGNS", "number", "plain_name", "read_figures", "summary", "verdict_table"]
+__all__ = ["SIGNS", "number", "plain_name", "read_evaluation", "read_figures", "summary", "verdict_table"]
 
 SIGNS: dict[Verdict, str] = {"pass": "✓", "look": "◐", "fail": "✗", "open": "–"}
 """What stands before the word, the worst last but for what is open."""
 
 
-def read_figures(folder: str | Path) -> list[Figure]:
-    """Read the figures of a run folder, or of any folder that holds an ``evaluation.json``.
+def read_evaluation(folder: str | Path) -> dict[str, Any]:
+    """Read the ``evaluation.json`` of a run, or of any folder that holds one, with a `Figure` for each of ``figures``.
 
     Raises
     ------
@@ -26,12 +27,25 @@ def read_figures(folder: str | Path) -> list[Figure]:
     """
     path = Path(folder) / "evaluation.json"
     try:
-        return [Figure.from_dict(record) for record in json.loads(path.read_text())["figures"]]
+        record = json.loads(path.read_text())
+        return {**record, "figures": [Figure.from_dict(figure) for figure in record["figures"]]}
     except (FileNotFoundError, NotADirectoryError) as error:
         remedy = "Judge a run with galdiff evaluate RUN"
         raise DataError("there is no evaluation here", where=folder, remedy=remedy) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"cannot be read as an evaluation: {reason(error)}", where=path) from error
+
+
+def read_figures(folder: str | Path) -> list[Figure]:
+    """Read the figures of an evaluation.
+
+    Raises
+    ------
+    DataError
+        As `read_evaluation`.
+    """
+    figures: list[Figure] = read_evaluation(folder)["figures"]
+    return figures
 
 
 def plain_name(name: str, unit: str) -> str:
@@ -56,10 +70,10 @@ def verdict_table(folder: str | Path) -> str:
     Raises
     ------
     DataError
-        As `read_figures`.
+        As `read_evaluation`.
     """
-    figures = read_figures(folder)
-    unit = str(json.loads((Path(folder) / "evaluation.json").read_text()).get("unit", "display"))
+    evaluation = read_evaluation(folder)
+    figures, unit = evaluation["figures"], str(evaluation.get("unit", "display"))
     verdicts = judge(figures)
     width = max((len(plain_name(figure.name, unit)) for figure in figures), default=0)
     lines = [summary(verdicts)]
