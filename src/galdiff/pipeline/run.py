@@ -114,7 +114,6 @@ class _Flow:
             "report": {},
         }[stage]
         position = STAGES.index(stage)
-        # A report is drawn from the evaluation's files; every other stage depends on the one before it.
         return {**own, "after": sha256_json(self.inputs(STAGES[position - 1]))} if position else own
 
     def check(self, todo: Sequence[str], redo: Sequence[str]) -> None:

@@ -2,50 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from galdiff.errors import DataError, reason
-from galdiff.metrics.figure import Figure, Verdict, judge
+from galdiff.metrics.figure import Verdict, judge
+from galdiff.report.files import read_evaluation
 
-__all__ = ["SIGNS", "number", "plain_name", "read_evaluation", "read_figures", "summary", "verdict_table"]
+__all__ = ["SIGNS", "number", "plain_name", "summary", "verdict_table"]
 
 SIGNS: dict[Verdict, str] = {"pass": "✓", "look": "◐", "fail": "✗", "open": "–"}
 """What stands before the word, the worst last but for what is open."""
-
-
-def read_evaluation(folder: str | Path) -> dict[str, Any]:
-    """Read the ``evaluation.json`` of a run, or of any folder that holds one, with a `Figure` for each of ``figures``.
-
-    Raises
-    ------
-    DataError
-        Where there is none, or it cannot be read.
-    """
-    path = Path(folder) / "evaluation.json"
-    try:
-        record = json.loads(path.read_text())
-        return {**record, "figures": [Figure.from_dict(figure) for figure in record["figures"]]}
-    except (FileNotFoundError, NotADirectoryError) as error:
-        remedy = "Judge a run with galdiff evaluate RUN"
-        raise DataError("there is no evaluation here", where=folder, remedy=remedy) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"cannot be read as an evaluation: {reason(error)}", where=path) from error
-
-
-def read_figures(folder: str | Path) -> list[Figure]:
-    """Read the figures of an evaluation.
-
-    Raises
-    ------
-    DataError
-        As `read_evaluation`.
-    """
-    figures: list[Figure] = read_evaluation(folder)["figures"]
-    return figures
 
 
 def plain_name(name: str, unit: str) -> str:
