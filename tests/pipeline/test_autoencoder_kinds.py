@@ -18,8 +18,8 @@ from galdiff.errors import CatalogFileError, GaldiffError, StaleRunError
 from galdiff.imageformat import ImageFormat
 from galdiff.latents import CutoutStore, LatentStore
 from galdiff.pipeline.autoencoder import AutoencoderTask
-from galdiff.pipeline.records import STAGES
 from galdiff.progress import quiet
+from galdiff.stages import STAGES
 from galdiff.training import load_latest, read_metrics, train
 
 TRAINED = "images: 96, batch: 16, width: 8, warmup_images: 16, plot_every: 96"

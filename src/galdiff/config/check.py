@@ -25,13 +25,13 @@ from galdiff.data.splits import DROPPED, SPLITS, near_held_out, split_rows
 from galdiff.errors import CatalogFileError, DataError, GaldiffError, ResourceError, parts_of, together
 from galdiff.memory import machine_memory
 from galdiff.metrics import feature_space
-from galdiff.pipeline import STAGES
 from galdiff.pipeline.cutouts import too_few
 from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Votes
 from galdiff.schema.sweeps import sweep_steps
 from galdiff.schema.trees import GZ2_TREE
 from galdiff.simulate.lenses import CLASSES
 from galdiff.simulate.lensing import caustics_functions
+from galdiff.stages import STAGES
 
 if TYPE_CHECKING:
     from galdiff.data import CutoutDataset

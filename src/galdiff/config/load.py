@@ -7,8 +7,9 @@ reported like any other mistake, at the place ``--set a.b``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import suppress
+from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
@@ -24,6 +25,8 @@ from galdiff.errors import CatalogFileError, nearest_name
 __all__ = ["catalog_path", "dump", "load", "packaged_catalogs", "strip_tags"]
 
 Overrides = Iterable[str] | Mapping[str, Any]
+
+_ROUNDS = 8  # of validation, each of which finds what the mistakes of the one before had hidden
 
 
 def load(catalog: str | Path, *overrides: Overrides) -> RunSpec:
@@ -165,22 +168,22 @@ def _resolve_path(document: Document, section: str, key: str, folder: Path) -> N
 
 
 def _validate(document: Document) -> tuple[RunSpec | None, set[Problem]]:
-    """Validate; where a ``kind`` is misspelt, go on with the nearest one to find what else is wrong."""
+    """Validate; mend what is wrong and look again, since pydantic judges relations in sound sections only."""
     problems: set[Problem] = set()
+    lost: set[Path_] = set()
     value = document.value
-    for _ in range(4):
+    for _ in range(_ROUNDS):
         try:
             return RunSpec.model_validate(value), problems
         except ValidationError as error:
             rows = _told_once(error.errors(include_url=False))
+        value = deepcopy(value)
         for row in rows:
-            problems |= set(_render(row, document, value))
-        guesses = [g for row in rows if row["type"] == "union_tag_invalid" for g in [_guess(row)] if g]
-        if not guesses:
-            break
-        for path, kind in guesses:
-            value = _with_kind(value, path, kind)
-    return None, problems | set(_further(rows, document, value))
+            if not _doubtful(row, value, lost):
+                problems |= set(_render(row, document, value))
+        for row in rows:
+            lost |= _mend(row, value)
+    return None, problems
 
 
 def _told_once(rows: list[Any]) -> list[Any]:
@@ -189,34 +192,39 @@ def _told_once(rows: list[Any]) -> list[Any]:
     return [row for row in rows if row["type"] != "too_short" or row["loc"] not in wrong]
 
 
-def _further(rows: Iterable[Any], document: Document, value: dict[Any, Any]) -> Iterator[Problem]:
-    """Find what pydantic looks for in sound sections only, once their mistakes are left out.
+def _doubtful(row: Any, value: dict[Any, Any], lost: set[Path_]) -> bool:
+    """Whether a mistake may be of a default that stands where a value was lost, which is nobody's mistake.
 
-    Where a value was left out, or given to an unknown key that may have been meant for it, its default could be a
-    mistake that nobody made: its section, and relations that look at it, are not judged.
+    A value itself is doubtful, a section where anything of it was lost, and a relation where something that it looks at
+    was.
     """
-    lost: set[Path_] = set()
-    for _ in range(4):
-        value = {key: dict(part) if isinstance(part, dict) else part for key, part in value.items()}
-        for row in rows:
-            for path in _blamed(row, value):
-                lost |= _leave_out(value, path, row)
-        try:
-            RunSpec.model_validate(value)
-            return
-        except ValidationError as error:
-            rows = error.errors(include_url=False)
-        for row in rows:
-            section = str(row["loc"][0])
-            seen = RELATIONS.get(section, {()}) if row["type"] == "relation" else {(section, "")}
-            doubtful = any(key[: len(path)] == path or key == (*path[:1], "") for key in seen for path in lost)
-            if row["type"] in ("section", "relation") and not doubtful:
-                yield from _render(row, document, value)
-
-
-def _blamed(row: Any, value: dict[Any, Any]) -> list[Path_]:
     path = strip_tags(row, value)
-    return [(*path, *inner) for inner, _ in row.get("ctx", {}).get("problems", [((), "")])]
+    section = str(row["loc"][0])
+    looks_at: Set[Path_] = {path}
+    if row["type"] == "relation":
+        looks_at = RELATIONS.get(section, {()})
+    elif row["type"] == "section":
+        looks_at = {(section, "")}
+    return any(key[: len(gone)] == gone or key == (*gone[:1], "") for key in looks_at for gone in lost)
+
+
+def _mend(row: Any, value: dict[Any, Any]) -> set[Path_]:
+    """Take the nearest kind for a misspelt one, and leave out what else is wrong; return what is lost by that."""
+    path = strip_tags(row, value)
+    if row["type"] == "union_tag_invalid":
+        near = nearest_name(row["ctx"]["tag"], _quoted(row["ctx"]["expected_tags"]))
+        if near is not None:
+            _set_kind(value, path, near)
+            return set()
+    blamed = [(*path, *inner) for inner, _ in row.get("ctx", {}).get("problems", [((), "")])]
+    return {gone for path in blamed for gone in _leave_out(value, path, row)}
+
+
+def _set_kind(value: dict[Any, Any], path: Path_, kind: str) -> None:
+    for key in path[:-1]:
+        value = value[key]
+    section = value[path[-1]]
+    value[path[-1]] = {**section, "kind": kind} if isinstance(section, dict) else {"kind": kind}
 
 
 def _leave_out(value: dict[Any, Any], path: Path_, row: Any) -> set[Path_]:
@@ -235,18 +243,6 @@ def _leave_out(value: dict[Any, Any], path: Path_, row: Any) -> set[Path_]:
     return {path[:2]}
 
 
-def _guess(row: Any) -> tuple[Path_, str] | None:
-    near = nearest_name(row["ctx"]["tag"], re.findall(r"'([^']*)'", row["ctx"]["expected_tags"]))
-    return None if near is None else (row["loc"], near)
-
-
-def _with_kind(value: dict[Any, Any], path: Path_, kind: str) -> dict[Any, Any]:
-    """Copy a tree with one section's kind replaced."""
-    if not path:
-        return {**value, "kind": kind} if isinstance(value, dict) else {"kind": kind}
-    return {**value, path[0]: _with_kind(value[path[0]], path[1:], kind)}
-
-
 def _render(row: Any, document: Document, value: Any) -> Iterator[Problem]:
     """Turn one pydantic error into problems with places."""
     kind, context = row["type"], row.get("ctx", {})
@@ -263,7 +259,7 @@ def _render(row: Any, document: Document, value: Any) -> Iterator[Problem]:
         kinds = " or ".join(kind for m in _models_at(row["loc"]) for kind in _kinds(m))
         yield Problem(_place(document, (*path, "kind")), dotted((*path, "kind")), f"is required: {kinds}")
     elif kind == "union_tag_invalid":
-        tags = re.findall(r"'([^']*)'", context["expected_tags"])
+        tags = _quoted(context["expected_tags"])
         hint = did_you_mean(context["tag"], tags)
         where = (*path, "kind")
         message = f"should be {' or '.join(tags)}, not '{context['tag']}'{hint}"
@@ -293,8 +289,13 @@ def _message(row: Any) -> str:
     if isinstance(given, str | int | float | None) and ", not " not in text:
         text += f", not {given!r}" if given is not None else ", not empty"
     if row["type"] == "literal_error" and isinstance(given, str):
-        text += did_you_mean(given, re.findall(r"'([^']*)'", row["ctx"]["expected"]))
+        text += did_you_mean(given, _quoted(row["ctx"]["expected"]))
     return text
+
+
+def _quoted(text: str) -> list[str]:
+    """Return the names in quotation marks of a pydantic message."""
+    return re.findall(r"'([^']*)'", text)
 
 
 def strip_tags(row: Any, value: Any) -> Path_:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
 from galdiff.config.coders import AnyAutoencoder, AutoencoderSpec
 from galdiff.config.data import DataSpec, ask_problems
@@ -108,7 +107,7 @@ class SplitSpec(Section):
     def _sums_to_one(self) -> SplitSpec:
         total = self.train + self.validation + self.test
         if abs(total - 1) > 1e-6:
-            raise PydanticCustomError("split", f"shares should sum to 1, not {total:g}")
+            raise section_error(((), f"shares should sum to 1, not {total:g}"))
         if self.train == 0:
             raise section_error((("train",), "should be above 0: there is nothing to train on"))
         return self

@@ -39,7 +39,7 @@ class CutoutDataset(Dataset[dict[str, Any]], ABC):
     table : pandas.DataFrame
         One row an object, in order.
     ids : numpy.ndarray
-        int64 or str, one an object; never float.
+        int64, or text of any dtype, one an object; never float.
     schema : ConditionSchema
         The condition fields.
     conditions : Conditions
@@ -99,7 +99,8 @@ class CutoutDataset(Dataset[dict[str, Any]], ABC):
     ) -> None:
         if not len(ids):
             raise DataError("not one object is left", remedy="Look at the table, the images folder and 'where'")
-        self.table, self.ids, self.schema, self.conditions = table, ids, schema, conditions
+        self.table, self.schema, self.conditions = table, schema, conditions
+        self.ids = ids.astype(str) if ids.dtype.kind == "O" else ids
         self.bands, self.unit = bands, unit
         self.crop = RadiusCrop(**crop) if isinstance(crop, Mapping) else crop
         if isinstance(self.crop, RadiusCrop):

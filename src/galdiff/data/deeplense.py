@@ -120,7 +120,7 @@ class DeepLenseDataset(CutoutDataset):
         self._bands = len(self._image(self._paths[0])) if self._paths else 1
         super().__init__(
             table=table if table["split"].notna().any() else table.drop(columns="split"),
-            ids=table["id"].to_numpy(dtype=str),
+            ids=table["id"].to_numpy(),
             schema=schema,
             conditions=conditions,
             bands=("flux",) if self._bands == 1 else tuple(f"band{k}" for k in range(self._bands)),

@@ -12,14 +12,14 @@ import torch
 
 from galdiff.atomic import sha256_file, sha256_json
 from galdiff.data.dataset import CutoutDataset, check_arguments, file_sizes
-from galdiff.data.fits_files import Extension, StampHeader, fits_stem, resampled
-from galdiff.data.fits_index import Place, find_stamps, locate
+from galdiff.data.fits_files import Extension, StampHeader, resampled
+from galdiff.data.fits_objects import objects_in_mosaics, objects_with_stamps, without_bad
 from galdiff.data.fits_stamps import PerBand, Stamp, StampReader
 from galdiff.data.geometry import Crop, resize
 from galdiff.data.labels import class_column, join_columns, label_column, scalar_columns
 from galdiff.data.stretch import Stretch
-from galdiff.data.tables import find_column, find_table, id_column, read_table, refuse_absent, select
-from galdiff.errors import DataError, all_at_once
+from galdiff.data.tables import find_column
+from galdiff.errors import DataError
 
 __all__ = ["FITSDataset"]
 
@@ -133,42 +133,28 @@ class FITSDataset(CutoutDataset):
     ) -> None:
         check_arguments(on_bad, limit)
         root = Path(root)
-        source = root if table is None else root / table
-        frame, stamps = None, {}
-        with all_at_once() as part:
-            if table is not None:
-                with part():
-                    source = find_table(root, table, ())
-                    frame = _read_catalog(source, id, where)
-                    columns = (label, *scalars, psf_fwhm if isinstance(psf_fwhm, str) else None)
-                    refuse_absent(frame, [column for column in columns if column is not None], source)
-            if mosaic is None:
-                with part():
-                    stamps = find_stamps(root / images, files, leave=source)
-        if mosaic is not None:
-            if frame is None or side is None or (x is None) != (y is None):
-                remedy = "Set table, side, and ra and dec or both x and y"
-                raise DataError("a mosaic needs a table of positions and the side of the cutouts", remedy=remedy)
-            position, sky = ((ra, dec), True) if x is None or y is None else ((x, y), False)
-            places = locate(root, frame, mosaic, bands, position=position, sky=sky, side=side, source=source)
+        width, widths = (psf_fwhm, None) if isinstance(psf_fwhm, str) else (None, psf_fwhm)
+        rows: dict[str, Any] = {
+            "id": id,
+            "where": where,
+            "needed": [c for c in (label, *scalars, width) if c is not None],
+        }
+        if mosaic is None:
+            found = objects_with_stamps(root, table, root / images, files, **rows)
         else:
-            if frame is None:
-                folders = [stamp.label for stamp in stamps.values()]
-                frame, label = pd.DataFrame({id: list(stamps), "folder": folders}), "folder"
-                frame = select(frame, where, source)
-            places = [stamps.get(fits_stem(str(key)), Place((), problem="no file")) for key in frame[id]]
-        frame, places, skipped = _without_bad(frame, id, places, source, on_bad)
+            found = objects_in_mosaics(root, table, mosaic, bands, sky=(ra, dec), pixels=(x, y), side=side, **rows)
+        source, frame, places = found
+        frame, places, skipped = without_bad(frame, id, places, source, on_bad)
         frame, places = frame[:limit].reset_index(drop=True), places[:limit]
-        labels = None if label is None else frame[label] if table is None else label_column(frame, label, where=source)
-        kind = (
-            None
-            if labels is None
-            else class_column(labels, name, where=source, classes=classes, mirror=mirror, ids=frame[id].to_numpy())
-        )
+        ids = frame[id].to_numpy()
+        labels = frame["folder"] if table is None else None
+        if table is not None and label is not None:
+            labels = label_column(frame, label, where=source)
+        kind = None
+        if labels is not None:
+            kind = class_column(labels, name, where=source, classes=classes, mirror=mirror, ids=ids)
         schema, conditions = join_columns([kind, *scalar_columns(frame, scalars, where=source)])
-        self._fwhm: np.ndarray | None = None
-        if isinstance(psf_fwhm, str):
-            self._fwhm = frame[find_column(frame, psf_fwhm, source)].to_numpy(dtype=np.float64, na_value=np.nan)
+        self._fwhm = None if width is None else _numbers(frame, width, source)
         self._stamps = StampReader(
             places,
             extensions=() if hdu is None else (hdu,) if isinstance(hdu, int | str) else hdu,
@@ -177,7 +163,7 @@ class FITSDataset(CutoutDataset):
             bands=tuple(bands) or (tuple(files) if isinstance(files, Mapping) else ()),
             unit=unit,
             zero_point=zero_point,
-            psf_fwhm=None if isinstance(psf_fwhm, str) else psf_fwhm,
+            psf_fwhm=widths,
             scale=pixel_scale,
         )
         self.fill, self.max_invalid = fill, max_invalid
@@ -185,7 +171,7 @@ class FITSDataset(CutoutDataset):
         self._first_path, self._stamps.bands = first.path, first.bands
         super().__init__(
             table=frame,
-            ids=frame[id].to_numpy() if frame[id].dtype.kind == "i" else frame[id].to_numpy(dtype=str),
+            ids=ids,
             schema=schema,
             conditions=conditions,
             bands=first.bands,
@@ -196,13 +182,7 @@ class FITSDataset(CutoutDataset):
             stretch=stretch,
         )
         self.skipped = skipped
-        header = self.header(row)
-        self._zero_points, self.pixel_scale = header.zero_point, header.pixel_scale
-        self.zero_point = _whole(header.zero_point)
-        widths = header.psf_fwhm
-        if self._fwhm is not None and np.isfinite(self._fwhm).any():
-            widths = (float(np.nanmedian(self._fwhm)),) * len(self.bands)
-        self.psf_fwhm = _whole(widths)
+        self._adopt(self.header(row))
         self._described = {
             "table": None if table is None else sha256_file(source),
             "schema": schema.to_dict(),
@@ -228,6 +208,15 @@ class FITSDataset(CutoutDataset):
                 if on_bad == "fail":
                     raise
         raise DataError("not one object can be read", remedy="Set on_bad: fail to see why")
+
+    def _adopt(self, header: StampHeader) -> None:
+        """Take what a header says for what all objects have; widths of a column are described by their median."""
+        self._zero_points, self.pixel_scale = header.zero_point, header.pixel_scale
+        self.zero_point = _whole(header.zero_point)
+        widths = header.psf_fwhm
+        if self._fwhm is not None and np.isfinite(self._fwhm).any():
+            widths = (float(np.nanmedian(self._fwhm)),) * len(self.bands)
+        self.psf_fwhm = _whole(widths)
 
     def load(self, i: int) -> np.ndarray:
         """Read a stamp in its own unit, NaN where a pixel is invalid.
@@ -321,22 +310,8 @@ class FITSDataset(CutoutDataset):
         return {"kind": "fits", **self._described, **self._geometry(), "sizes": files}
 
 
-def _read_catalog(source: Path, id: str, where: str | None) -> pd.DataFrame:
-    """Read the chosen rows of a table, their ids as integers or text."""
-    frame = read_table(source, ids=(id,))
-    find_column(frame, id, source)
-    return select(frame.assign(**{id: id_column(frame, id, source)}), where, source)
-
-
-def _without_bad(
-    frame: pd.DataFrame, id: str, places: Sequence[Place], source: Path, on_bad: str
-) -> tuple[pd.DataFrame, list[Place], list[tuple[str, str]]]:
-    good = np.array([place.problem is None for place in places], dtype=bool)
-    skipped = [(str(key), place.problem) for key, place in zip(frame[id], places, strict=True) if place.problem]
-    if skipped and (on_bad == "fail" or not good.any()):
-        message = f"{len(skipped)} objects cannot be read, the first is '{skipped[0][0]}': {skipped[0][1]}"
-        raise DataError(message, where=source, remedy="Set on_bad: skip to go on without such rows")
-    return frame[good], [place for place in places if place.problem is None], skipped
+def _numbers(frame: pd.DataFrame, column: str, source: Path) -> np.ndarray:
+    return frame[find_column(frame, column, source)].to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def _whole(values: Sequence[float | None]) -> tuple[float, ...] | None:

@@ -154,10 +154,9 @@ class GZ2Dataset(CutoutDataset):
         self._folder, self._names = index.folder, [files[names[row]] for row in kept]
         frame = take_rows(frame, rows[kept])
         conditions, sums = read_votes(frame, layout, path, found, count=count)
-        ids = frame[key].to_numpy()
         super().__init__(
             table=pd.concat([frame, sums], axis=1),
-            ids=ids if ids.dtype.kind == "i" else ids.astype(str),
+            ids=frame[key].to_numpy(),
             schema=ConditionSchema([Votes("votes", layout.tree)]),
             conditions=conditions,
             bands=("r", "g", "b"),

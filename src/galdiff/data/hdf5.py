@@ -157,7 +157,7 @@ class HDF5Dataset(CutoutDataset):
         self._rows = np.arange(len(frame))
         frame = select(frame.set_index(self._rows), where, self._path)[:limit]
         self._rows, frame = frame.index.to_numpy(), frame.reset_index(drop=True)
-        ids = frame[key].to_numpy() if frame[key].dtype.kind == "i" else frame[key].to_numpy(dtype=str)
+        ids = frame[key].to_numpy()
         more = {"classes": classes, "mirror": mirror, "where": self._path, "ids": ids}
         found = None if label is None else class_column(label_column(frame, label, where=self._path), name, **more)
         schema, conditions = join_columns([found, *scalar_columns(frame, scalars, where=self._path)])

@@ -123,7 +123,7 @@ class ImageFolderDataset(CutoutDataset):
             place, names = root, files.names[:limit]
             own = [PurePosixPath(n).parent.name or None if folders == "classes" else None for n in names]
             frame = pd.DataFrame({"id": files.ids()[:limit], "folder": own})
-            ids, labels, attributes = frame["id"].to_numpy(dtype=str), frame["folder"], ()
+            ids, labels, attributes = frame["id"].to_numpy(), frame["folder"], ()
         else:
             with all_at_once() as part:
                 with part():
@@ -136,7 +136,7 @@ class ImageFolderDataset(CutoutDataset):
             found = [files.find(str(v), by_path=file is not None) for v in frame[file or key]]
             frame, names, skipped = _join(frame, key, found, files, place, on_bad)
             frame, names = frame[:limit], names[:limit]
-            ids = frame[key].to_numpy() if frame[key].dtype.kind == "i" else frame[key].to_numpy(dtype=str)
+            ids = frame[key].to_numpy()
             described = {"table": sha256_file(place)}
             labels = None if label is None else label_column(frame, label, where=place)
         more = {"where": place, "ids": ids}

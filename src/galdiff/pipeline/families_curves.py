@@ -20,6 +20,7 @@ from galdiff.pipeline.sets import SETS, Evaluation, Sets
 __all__ = ["power", "profile", "residual_spectrum", "spectrum", "two_samples"]
 
 _PERMUTATIONS = 1999
+_AXES = {"profile": "radius", "spectrum": "k", "residual_spectrum": "k"}
 _UNITS = {"radius": "pixel", "k": "rad / pixel"}
 
 
@@ -33,17 +34,17 @@ def power(sets: Sets) -> Evaluation:
 
 def profile(sets: Sets) -> Evaluation:
     """Compare mean radial profiles."""
-    return _curves(sets, "profile", "radius")
+    return _curves(sets, "profile")
 
 
 def spectrum(sets: Sets) -> Evaluation:
     """Compare mean power spectra."""
-    return _curves(sets, "spectrum", "k")
+    return _curves(sets, "spectrum")
 
 
 def residual_spectrum(sets: Sets) -> Evaluation:
     """Compare mean power spectra of what axisymmetric profiles leave: arms, bars, clumps, substructure of arcs."""
-    return _curves(sets, "residual_spectrum", "k")
+    return _curves(sets, "residual_spectrum")
 
 
 def two_samples(sets: Sets) -> Evaluation:
@@ -66,8 +67,7 @@ def two_samples(sets: Sets) -> Evaluation:
         for name in names
     ]
     z = {name: found["z"][found["bin_statistic"] == name].to_numpy() for name in of}
-    axes = {"profile": "radius", "spectrum": "k"}
-    curves = {f"{name}_z": (("band", axes[name]), z[name].reshape(of[name]["real"][1].shape[1:])) for name in of}
+    curves = {f"{name}_z": (("band", _AXES[name]), z[name].reshape(of[name]["real"][1].shape[1:])) for name in of}
     return Evaluation(figures, xr.Dataset(curves))
 
 
@@ -85,9 +85,9 @@ def _axis(measured: xr.Dataset, axis: str, curve: str) -> tuple[np.ndarray, np.n
     return measured[axis].to_numpy(), measured[curve].to_numpy()
 
 
-def _curves(sets: Sets, name: str, axis: str) -> Evaluation:
+def _curves(sets: Sets, name: str) -> Evaluation:
     """Difference of mean curves, with their means and the range of the middle 68 %."""
-    measured = _measured(sets, name)
+    measured, axis = _measured(sets, name), _AXES[name]
     data = {which: curve for which, (_, curve) in measured.items()}
     flat = {which: _flat(curve) for which, curve in data.items()}
     protocol = f"rms fractional difference of the mean {name.replace('_', ' ')}, all bands"

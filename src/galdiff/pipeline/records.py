@@ -11,23 +11,10 @@ from typing import Any
 
 from galdiff.atomic import write_json
 from galdiff.errors import GaldiffError, ResourceError, StaleRunError
+from galdiff.stages import ARTIFACTS, STAGES
 from galdiff.training import rewind_metrics
 
-__all__ = ["ARTIFACTS", "STAGES", "Run", "differences"]
-
-ARTIFACTS: dict[str, tuple[str, ...]] = {
-    "cutouts": ("cutouts.zarr", "cutouts.zarr.journal", "cutouts.skipped.jsonl", "simulated"),
-    "autoencoder": ("autoencoder",),
-    "latents": ("latents.zarr", "latents.zarr.journal"),
-    "denoiser": ("denoiser",),
-    "samples": ("samples.zarr",),
-    "evaluation": ("evaluation.json", "evaluation.zarr", "encoder"),
-    "report": ("report.html",),
-}
-"""What every stage writes, in the order of the flow."""
-
-STAGES = tuple(ARTIFACTS)
-"""Names of the stages, in the order of the flow."""
+__all__ = ["Run", "differences"]
 
 
 def differences(old: Any, new: Any, key: str = "") -> list[str]:

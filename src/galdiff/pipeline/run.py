@@ -23,11 +23,12 @@ from galdiff.pipeline.autoencoder import train_autoencoder
 from galdiff.pipeline.cutouts import too_few, write_cutouts
 from galdiff.pipeline.denoiser import denoiser_size, train_denoiser
 from galdiff.pipeline.latents import write_latents
-from galdiff.pipeline.records import ARTIFACTS, STAGES, Run
+from galdiff.pipeline.records import Run
 from galdiff.pipeline.samples import held_out_rows, write_samples
 from galdiff.pipeline.scores import write_scores
 from galdiff.randomness import choose
 from galdiff.report import write_report
+from galdiff.stages import ARTIFACTS, STAGES
 
 __all__ = ["Settings", "run"]
 
@@ -113,7 +114,6 @@ class _Flow:
             "report": {},
         }[stage]
         position = STAGES.index(stage)
-        # A report is drawn from the evaluation's files; every other stage depends on the one before it.
         return {**own, "after": sha256_json(self.inputs(STAGES[position - 1]))} if position else own
 
     def check(self, todo: Sequence[str], redo: Sequence[str]) -> None:

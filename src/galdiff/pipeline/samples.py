@@ -16,7 +16,7 @@ from galdiff.latents import CutoutStore
 from galdiff.model import DiffusionModel
 from galdiff.pipeline.sweeps import default_sweeps, sweep_conditions
 from galdiff.progress import stage_progress
-from galdiff.report.page import load_group
+from galdiff.report.files import load_group
 from galdiff.schema.conditions import Class, Conditions, ConditionSchema
 
 __all__ = ["GRID_SEEDS", "default_asks", "held_out_rows", "read_samples", "write_samples"]
@@ -78,8 +78,8 @@ def write_samples(
     # Samples without guidance show what was learned.
     usual = model.sampling["guidance"]
     weights: dict[float, Any] = {1.0: 1.0, _recorded(usual): usual}
-    known = conditions[torch.from_numpy(cutouts.rows("train"))]
-    sweeps = default_sweeps(model.schema, known) if sweeps is None else sweeps
+    if sweeps is None:
+        sweeps = default_sweeps(model.schema, conditions[torch.from_numpy(cutouts.rows("train"))])
     swept, swept_seeds, swept_columns = sweep_conditions(model.schema, sweeps)
     total = len(chosen) + len(asks) * GRID_SEEDS * len(weights) + len(swept_seeds)
     with stage_progress("samples", total=total, unit="samples") as bar:
@@ -96,11 +96,11 @@ def write_samples(
         images = draw(seeds, conditions[torch.from_numpy(chosen)], 1.0)
         columns = {"seed": seeds.numpy(), "guidance": np.ones(len(chosen)), "row": chosen}
         _write(unfinished, "evaluation", images, columns, model)
-        grid: list[np.ndarray] = []
-        for guidance in weights.values():
-            for ask in asks.values():
-                asked = model.schema.ask(GRID_SEEDS, ask)
-                grid.append(draw(torch.arange(GRID_SEEDS), asked, guidance))
+        grid = [
+            draw(torch.arange(GRID_SEEDS), model.schema.ask(GRID_SEEDS, ask), guidance)
+            for guidance in weights.values()
+            for ask in asks.values()
+        ]
         if len(swept_seeds):
             weight, guidance = list(weights.items())[-1]
             images = draw(swept_seeds, swept, guidance)
@@ -113,15 +113,10 @@ def write_samples(
         "guidance": np.repeat(list(weights), len(names)),
     }
     _write(unfinished, "grid", np.concatenate(grid), columns, model)
-    rows, names_of_rows = [], []
-    for name, ask in asks.items():
-        distance = model.schema.distance(conditions[torch.from_numpy(held_out)], model.schema.ask(1, ask)).numpy()
-        near = np.argsort(distance, kind="stable")[:GRID_SEEDS]
-        near = near[distance[near] < _NEAR]
-        rows.append(held_out[near])
-        names_of_rows += [name] * len(near)
-    real = np.concatenate(rows)
-    columns = {"ask": np.asarray(names_of_rows, dtype=str), "row": real}
+    known = conditions[torch.from_numpy(held_out)]
+    near = {name: held_out[_nearest(model.schema, known, ask)] for name, ask in asks.items()}
+    real = np.concatenate(list(near.values()))
+    columns = {"ask": np.repeat(list(near), [len(rows) for rows in near.values()]), "row": real}
     _write(unfinished, "real", cutouts.images(real), columns, model)
     shutil.rmtree(path, ignore_errors=True)
     unfinished.rename(path)
@@ -156,6 +151,13 @@ def _recorded(guidance: float | Mapping[str, float]) -> float:
     """Return the number that stands for a guidance: of weights by condition the one farthest from none, which is 1."""
     weights = guidance.values() if isinstance(guidance, Mapping) else [guidance]
     return float(max(weights, key=lambda weight: (abs(weight - 1), weight)))
+
+
+def _nearest(schema: ConditionSchema, known: Conditions, ask: Any) -> np.ndarray:
+    """Return the rows that are examples of an ask, the nearest first, as many as a grid has at most."""
+    distance = schema.distance(known, schema.ask(1, ask)).numpy()
+    near: np.ndarray = np.argsort(distance, kind="stable")[:GRID_SEEDS]
+    return near[distance[near] < _NEAR]
 
 
 def _write(

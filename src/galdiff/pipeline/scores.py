@@ -96,30 +96,16 @@ def write_scores(
         caustics_functions()
     spaces = [feature_space(name, device=model.device) for name in features]
     with stage_progress("evaluation", total=6, unit="parts") as bar:
-        samples = read_samples(folder / "samples.zarr", "evaluation", "row")
-        # Files may be in the order of their classes.
-        order = np.random.default_rng(seed).permutation(cutouts.rows("train"))
-        train_rows, held_out = np.sort(order[:TRAINING_IMAGES]), held_out_rows(cutouts)
-        train, real = (cutouts.images(rows).astype(np.float32) for rows in (train_rows, held_out))
-        generated, asked = samples["image"].to_numpy(), samples["row"].to_numpy()
-        if not np.isin(asked, held_out).all():
-            remedy = "Draw the samples again with --redo samples"
-            raise StoreError("has samples of rows that are not held out", where=folder / "samples.zarr", remedy=remedy)
-        conditions = cutouts.conditions()
-        learned, held, drawn = (
-            Labeled(images, conditions[torch.from_numpy(rows)])
-            for images, rows in ((train, train_rows), (real, held_out), (generated, asked))
-        )
+        learned, held, paired, drawn = _read_sets(folder, cutouts, seed)
+        real, generated = held.images, drawn.images
         judging = Judging(model.format, model.schema, learned, held, drawn, seed=seed)
         few = judging.too_few_to_encode() if encoder else []
-        if encoder and not few:
+        encoded = bool(encoder) and not few
+        if encoded:
             spaces.append(judging.encoder(encoder, folder / "encoder"))
         bar.update(1)
         known: dict[str, Any] = {"bands": model.format.bands, "unit": model.format.unit, "features": spaces}
         known |= {"schema": model.schema, "lenses": is_lenses(model.schema), "ellipsoids": ellipsoids}
-        # The objects whose conditions were asked for come first, each once: sets are as large as the smallest.
-        first = dict.fromkeys(np.searchsorted(held_out, asked).tolist())
-        paired = held[np.array([*first, *(row for row in range(len(real)) if row not in first)])]
         parts = [evaluate(learned, paired, drawn, **known, seed=seed, draws=draws)]
         bar.update(1)
         parts.append(Evaluation([*few, *_axis_ratios(folder)]))
@@ -132,11 +118,10 @@ def write_scores(
         parts.append(Evaluation(asked_rings(judging)))
         bar.update(1)
         if memorisation:
-            parts.append(copies(generated, real, cutouts, stretch=model.format.stretch, seed=seed))
-            encoded = bool(encoder) and not few
             space = spaces[-1] if encoded else PhysicalFeatures()
-            space.fit(train, model.format.unit, source="the training split")
+            space.fit(learned.images, model.format.unit, source="the training split")
             rows, limit = cutouts.rows("train"), _ENCODED if encoded else None
+            parts.append(copies(generated, real, cutouts, stretch=model.format.stretch, seed=seed))
             parts.append(copies_in_features(generated, real, cutouts, space, rows=rows, limit=limit, seed=seed))
         bar.update(1)
         parts.append(Evaluation(*reconstruction_scores(model, real, seed=seed, draws=draws)))
@@ -148,6 +133,30 @@ def write_scores(
         notes = {"unit": model.format.unit, "real": digest(real), "features": [space.record() for space in spaces]}
         write_evaluation(folder, Evaluation(figures, curves), start=start, **notes)
         bar.update(1)
+
+
+def _read_sets(folder: Path, cutouts: CutoutStore, seed: int) -> tuple[Labeled, Labeled, Labeled, Labeled]:
+    """Read images of the training split, those held out, these in the order of the samples, and the samples.
+
+    In that order objects whose conditions were asked for come first, each once: sets that are compared are as large as
+    the smallest.
+    """
+    samples = read_samples(folder / "samples.zarr", "evaluation", "row")
+    # Files may be in the order of their classes.
+    order = np.random.default_rng(seed).permutation(cutouts.rows("train"))
+    train_rows, held_out = np.sort(order[:TRAINING_IMAGES]), held_out_rows(cutouts)
+    train, real = (cutouts.images(rows).astype(np.float32) for rows in (train_rows, held_out))
+    generated, asked = samples["image"].to_numpy(), samples["row"].to_numpy()
+    if not np.isin(asked, held_out).all():
+        remedy = "Draw the samples again with --redo samples"
+        raise StoreError("has samples of rows that are not held out", where=folder / "samples.zarr", remedy=remedy)
+    conditions = cutouts.conditions()
+    learned, held, drawn = (
+        Labeled(images, conditions[torch.from_numpy(rows)])
+        for images, rows in ((train, train_rows), (real, held_out), (generated, asked))
+    )
+    first = dict.fromkeys(np.searchsorted(held_out, asked).tolist())
+    return learned, held, held[np.array([*first, *(row for row in range(len(held)) if row not in first)])], drawn
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation, *, start: float, **notes: Any) -> None:

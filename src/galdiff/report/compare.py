@@ -19,10 +19,11 @@ import xarray as xr
 from galdiff.atomic import refuse_missing_folder, write_text
 from galdiff.errors import DataError
 from galdiff.metrics.figure import Figure, Verdict, judge
-from galdiff.report.page import curve_panels, fill_page, load_group, load_json
+from galdiff.report.files import load_group, read_evaluation
+from galdiff.report.page import curve_panels, fill_page
 from galdiff.report.pictures import picture
 from galdiff.report.plots import COLORS, render
-from galdiff.report.verdicts import SIGNS, number, plain_name, read_figures, summary
+from galdiff.report.verdicts import SIGNS, number, plain_name, summary
 
 __all__ = ["Row", "compare", "rows_of"]
 
@@ -122,8 +123,8 @@ def compare(runs: Sequence[str | Path], output: str | Path) -> str:
     if len(folders) < 2:
         raise DataError("one run has nothing to be compared with", remedy="Name two or more")
     refuse_missing_folder(output)
-    pages = [read_figures(folder) for folder in folders]
-    records = [load_json(folder / "evaluation.json") for folder in folders]
+    records = [read_evaluation(folder) for folder in folders]
+    pages = [record["figures"] for record in records]
     units = {str(record.get("unit", "display")) for record in records}
     unit = units.pop() if len(units) == 1 else ""
     same = len({record.get("real") for record in records}) == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.resources
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,22 +12,22 @@ import numpy as np
 import xarray as xr
 
 from galdiff.atomic import read_json_lines, write_text
-from galdiff.errors import DataError, StoreError, reason
 from galdiff.metrics.figure import RULE, judge
 from galdiff.report.asked import asked_curves
 from galdiff.report.corner import corner_plot
 from galdiff.report.distances import distances
+from galdiff.report.files import load_group, load_json, read_evaluation
 from galdiff.report.memorisation import closest_pairs
 from galdiff.report.pictures import example_grids, grids, picture, reconstructions, sweeps
 from galdiff.report.plots import COLORS, curves, render
 from galdiff.report.reconstruction import reconstruction_curves
-from galdiff.report.verdicts import SIGNS, number, plain_name, read_figures
+from galdiff.report.verdicts import SIGNS, number, plain_name
+from galdiff.stages import STAGES
 from galdiff.training.log import read_metrics
 
-__all__ = ["curve_panels", "fill_page", "load_group", "load_json", "write_report"]
+__all__ = ["curve_panels", "fill_page", "write_report"]
 
 _LABELS = {"real": "real", "generated": "generated", "floor": "other real (floor)"}
-_STAGES = ("cutouts", "autoencoder", "latents", "denoiser", "samples", "evaluation", "report")
 _CURVES = (
     ("profile", "profile_radius", "linear", "radius [pixel]"),
     ("spectrum", "spectrum_k", "log", "k [rad / pixel]"),
@@ -36,7 +35,6 @@ _CURVES = (
 )
 _COUNTED = ("images", "images_per_second", "skipped_steps")
 _SKIPPED_SHOWN = 10
-_AGAIN = "Write it again: galdiff evaluate for an evaluation, galdiff-train CATALOG --redo STAGE for a stage"
 
 
 def write_report(folder: str | Path) -> Path:
@@ -54,11 +52,11 @@ def write_report(folder: str | Path) -> Path:
         The report: self-contained, for screens light and dark and for paper.
     """
     folder = Path(folder)
-    evaluation = load_json(folder / "evaluation.json")
+    evaluation = read_evaluation(folder) if (folder / "evaluation.json").is_file() else {}
     data = load_group(folder / "evaluation.zarr")
     unit = str(evaluation.get("unit", _unit(folder)))
     drawn = {group: load_group(folder / "samples.zarr", group) for group in ("grid", "real", "sweep")}
-    figures = read_figures(folder) if "figures" in evaluation else []
+    figures = evaluation.get("figures", [])
     context = {
         "name": folder.name,
         "figures": figures,
@@ -94,24 +92,6 @@ def fill_page(template: str, unit: str, context: Mapping[str, Any]) -> str:
     environment.filters |= {"number": number, "plain": lambda name: plain_name(name, unit)}
     page = environment.from_string(read(template).read_text())
     return page.render(context, style=read("style.css").read_text(), signs=SIGNS, rule=RULE)
-
-
-def load_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; empty where there is no file, a `DataError` where it is damaged."""
-    try:
-        return dict(json.loads(path.read_text())) if path.is_file() else {}
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"cannot be read: {reason(error)}", where=path, remedy=_AGAIN) from error
-
-
-def load_group(path: Path, group: str | None = None) -> xr.Dataset:
-    """Load a Zarr group; empty where there is none, a `StoreError` where it is damaged."""
-    if not (path / (group or "") / "zarr.json").is_file():
-        return xr.Dataset()
-    try:
-        return xr.open_zarr(path, group=group, consolidated=False).load()
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise StoreError(f"cannot be read: {reason(error)}", where=path, remedy=_AGAIN) from error
 
 
 def _unit(folder: Path) -> str:
@@ -220,7 +200,7 @@ def _labeled(quantity: str, unit: str) -> str:
 def _compute(folder: Path, seconds: float | None) -> list[dict[str, Any]]:
     """Return what every stage took; an evaluation of other images has no stages, and its own seconds."""
     rows = []
-    for path in (folder / "stages" / f"{stage}.json" for stage in _STAGES):
+    for path in (folder / "stages" / f"{stage}.json" for stage in STAGES):
         if not path.is_file():
             continue
         lines = read_metrics(folder / "metrics.jsonl", path.stem)

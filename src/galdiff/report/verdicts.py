@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from galdiff.errors import DataError, reason
-from galdiff.metrics.figure import Figure, Verdict, judge
+from galdiff.metrics.figure import Verdict, judge
+from galdiff.report.files import read_evaluation
 
-__all__ = ["SIGNS", "number", "plain_name", "read_figures", "summary", "verdict_table"]
+__all__ = ["SIGNS", "number", "plain_name", "summary", "verdict_table"]
 
 SIGNS: dict[Verdict, str] = {"pass": "✓", "look": "◐", "fail": "✗", "open": "–"}
 """What stands before the word, the worst last but for what is open."""
-
-
-def read_figures(folder: str | Path) -> list[Figure]:
-    """Read the figures of a run folder, or of any folder that holds an ``evaluation.json``.
-
-    Raises
-    ------
-    DataError
-        Where there is none, or it cannot be read.
-    """
-    path = Path(folder) / "evaluation.json"
-    try:
-        return [Figure.from_dict(record) for record in json.loads(path.read_text())["figures"]]
-    except (FileNotFoundError, NotADirectoryError) as error:
-        remedy = "Judge a run with galdiff evaluate RUN"
-        raise DataError("there is no evaluation here", where=folder, remedy=remedy) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"cannot be read as an evaluation: {reason(error)}", where=path) from error
 
 
 def plain_name(name: str, unit: str) -> str:
@@ -56,10 +37,10 @@ def verdict_table(folder: str | Path) -> str:
     Raises
     ------
     DataError
-        As `read_figures`.
+        As `read_evaluation`.
     """
-    figures = read_figures(folder)
-    unit = str(json.loads((Path(folder) / "evaluation.json").read_text()).get("unit", "display"))
+    evaluation = read_evaluation(folder)
+    figures, unit = evaluation["figures"], str(evaluation.get("unit", "display"))
     verdicts = judge(figures)
     width = max((len(plain_name(figure.name, unit)) for figure in figures), default=0)
     lines = [summary(verdicts)]

@@ -12,13 +12,14 @@ Row i depends on the seed and its own index alone, so that a longer run begins w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
 from galdiff.randomness import uniform
@@ -30,6 +31,7 @@ REFERENCE_SIZE = 64
 
 N_DRAWS = 40  # uniform numbers a galaxy; some are spare
 MAX_NEIGHBORS = 3
+_LENGTHS = ["r_half", "x", "y", "bulge_radius", "arm_start", "bar_length", "psf_fwhm"]
 
 
 @dataclass(frozen=True)
@@ -116,92 +118,141 @@ def draw_population(index: NDArray[np.int64], *, seed: int, size: int = REFERENC
     DataFrame (n rows)
         One column for every field of `Galaxy`; the index of the frame is ``index``.
     """
-    u = iter(uniform(seed, "galaxy", torch.from_numpy(index), (N_DRAWS,)).numpy().astype(np.float64).T)
-    scale = size / REFERENCE_SIZE
-
-    def flat(low: Any, high: Any) -> NDArray[Any]:
-        return low + (high - low) * next(u)
-
-    def lognormal(median: Any, sigma: float) -> NDArray[Any]:
-        return median * np.exp(sigma * np.clip(ndtri(next(u)), -2, 2))
-
-    def normal(mean: Any, sigma: float) -> NDArray[Any]:
-        return mean + sigma * np.clip(ndtri(next(u)), -2.5, 2.5)
-
-    which = next(u)
-    elliptical, edge_on = which < 0.25, (which >= 0.25) & (which < 0.45)
-    face_on = ~elliptical & ~edge_on
-    disk = ~elliptical
-    has_spiral, has_bar = face_on & (next(u) < 0.6), face_on & (next(u) < 0.4)
-
-    # Shape. Disks seen from above are kept from steep inclinations, where neither arms nor bars can be seen.
-    tilt = next(u)
-    cos_i = np.where(edge_on, 0.12 * tilt, 0.5 + 0.5 * tilt**0.45)
-    flattening = flat(0.11, 0.19)
-    cigar = next(u) < 0.15
-    axis_ratio = np.where(elliptical, np.where(cigar, flat(0.3, 0.5), flat(0.6, 1.0)), 0.0)
-    axis_ratio = np.where(disk, np.sqrt(cos_i**2 + flattening**2 * (1 - cos_i**2)), axis_ratio)
-    scale_length = np.where(edge_on, lognormal(4.7, 0.22), lognormal(np.where(has_spiral | has_bar, 4.8, 4.1), 0.2))
-    r_half = np.where(elliptical, lognormal(5.5, 0.28) / np.sqrt(np.maximum(axis_ratio, 0.1)), 1.6783 * scale_length)
-
-    # Parts of the disk. Arms of a barred galaxy with two arms begin at the ends of the bar.
-    log_bulge = np.log(np.where(has_spiral | has_bar, 0.08, 0.16))
-    bulge_fraction = np.where(disk, np.clip(np.exp(normal(log_bulge, 0.8)), 0.01, 0.6), 1.0)
-    bulge_radius = scale_length * flat(0.25, 0.4) * (bulge_fraction / 0.15) ** 0.2
-    bulge_axis_ratio = np.sqrt(cos_i**2 + flat(0.55, 0.8) ** 2 * (1 - cos_i**2))
-    bar_length = has_bar * scale_length * flat(1.5, 2.1)
-    bar_fraction = has_bar * (1 - bulge_fraction) * flat(0.16, 0.28)
-    bar_axis_ratio = has_bar * flat(0.22, 0.32)
-    bar_angle = has_bar * flat(0, 180)
-    n_arms = np.where(has_spiral, 2 + np.searchsorted([0.65, 0.85], next(u)), 0)
-    arm_phase = np.where(has_bar & (n_arms == 2), bar_angle, flat(0, 360)) * has_spiral
-    arm_start = has_spiral * np.where(has_bar, 0.85 * bar_length, flat(0.5, 0.8) * scale_length)
-
-    # Light. The observed flux of an inclined disk falls with its axis ratio, as dust has it.
-    brightness = np.where(
-        elliptical, lognormal(0.65, 0.35), lognormal(1.2, 0.3) * np.select([edge_on, has_bar], [1.4, 1.3], 1.0)
-    )
-    light = 2 * np.pi * brightness * np.where(elliptical, r_half**2 * axis_ratio, scale_length**2 * axis_ratio**0.6)
-    flux = light / np.where(disk, np.maximum(1 - bulge_fraction - bar_fraction, 0.3), 1.0)
-
+    draw = _Draws(seed, index)
+    kinds = _draw_kinds(draw)
+    shapes = _draw_shapes(draw, kinds)
+    parts = _draw_parts(draw, kinds, shapes)
+    flux = _draw_flux(draw, kinds, shapes, parts)
+    disk, spiral = ~kinds.elliptical, kinds.has_spiral
+    # What is drawn here is drawn in the order of the lines, which seeds rely on.
     truth = pd.DataFrame(
         {
-            "kind": np.select([elliptical, edge_on], ["elliptical", "edge_on"], "disk"),
-            "edge_on": edge_on,
-            "has_spiral": has_spiral,
-            "has_bar": has_bar,
-            "flux": flux * scale**2,
-            "r_half": r_half * scale,
-            "axis_ratio": axis_ratio,
-            "inclination": np.where(disk, np.degrees(np.arccos(cos_i)), 0.0),
-            "position_angle": flat(0, 180),
-            "x": flat(-0.8, 0.8) * scale,
-            "y": flat(-0.8, 0.8) * scale,
-            "sersic_index": np.where(elliptical, flat(2, 5), 1.0),
-            "bulge_fraction": bulge_fraction,
-            "bulge_radius": disk * bulge_radius * scale,
-            "bulge_axis_ratio": np.where(disk, bulge_axis_ratio, axis_ratio),
-            "n_arms": n_arms,
-            "pitch": has_spiral * flat(12, 30),
-            "handedness": np.where(has_spiral, np.where(next(u) < 0.5, 1, -1), 0),
-            "arm_contrast": has_spiral * flat(0.6, 0.95),
-            "arm_phase": arm_phase,
-            "arm_start": arm_start * scale,
-            "knot_phase": has_spiral * flat(0, 360),
-            "bar_fraction": bar_fraction,
-            "bar_length": bar_length * scale,
-            "bar_axis_ratio": bar_axis_ratio,
-            "bar_angle": bar_angle,
-            "color": normal(0.27, 0.05),
-            "disk_color": np.where(disk, normal(np.where(edge_on, 0.13, 0.05), 0.1), 0.0),
-            "psf_fwhm": flat(1.5, 2.5) * scale,
-            "noise": lognormal(0.016, 0.2),
-            "n_neighbors": np.searchsorted([0.5, 0.78, 0.93], next(u)),
+            "kind": np.select([kinds.elliptical, kinds.edge_on], ["elliptical", "edge_on"], "disk"),
+            "edge_on": kinds.edge_on,
+            "has_spiral": spiral,
+            "has_bar": kinds.has_bar,
+            "flux": flux,
+            "r_half": shapes.r_half,
+            "axis_ratio": shapes.axis_ratio,
+            "inclination": np.where(disk, np.degrees(np.arccos(shapes.cos_i)), 0.0),
+            "position_angle": draw.flat(0, 180),
+            "x": draw.flat(-0.8, 0.8),
+            "y": draw.flat(-0.8, 0.8),
+            "sersic_index": np.where(disk, 1.0, draw.flat(2, 5)),
+            "pitch": spiral * draw.flat(12, 30),
+            "handedness": np.where(spiral, np.where(draw.flat() < 0.5, 1, -1), 0),
+            "arm_contrast": spiral * draw.flat(0.6, 0.95),
+            "knot_phase": spiral * draw.flat(0, 360),
+            "color": draw.normal(0.27, 0.05),
+            "disk_color": np.where(disk, draw.normal(np.where(kinds.edge_on, 0.13, 0.05), 0.1), 0.0),
+            "psf_fwhm": draw.flat(1.5, 2.5),
+            "noise": draw.lognormal(0.016, 0.2),
+            "n_neighbors": np.searchsorted([0.5, 0.78, 0.93], draw.flat()),
+            **parts,
         },
         index=pd.Index(index, name="index"),
+        columns=[field.name for field in fields(Galaxy)],
     )
-    assert list(truth) == [f.name for f in fields(Galaxy)]
+    scale = size / REFERENCE_SIZE
+    truth[_LENGTHS] *= scale
+    truth["flux"] *= scale**2
     return truth
+
+
+class _Draws:
+    """Numbers of every galaxy from its own row of uniform ones, a column a call: the order of calls is what counts."""
+
+    def __init__(self, seed: int, index: NDArray[np.int64]) -> None:
+        u = uniform(seed, "galaxy", torch.from_numpy(index), (N_DRAWS,)).numpy().astype(np.float64)
+        self._columns = iter(u.T)
+
+    def flat(self, low: float = 0, high: float = 1) -> NDArray[np.float64]:
+        return low + (high - low) * next(self._columns)
+
+    def lognormal(self, median: ArrayLike, sigma: float) -> NDArray[np.float64]:
+        return np.asarray(median) * np.exp(sigma * np.clip(ndtri(next(self._columns)), -2, 2))
+
+    def normal(self, mean: ArrayLike, sigma: float) -> NDArray[np.float64]:
+        return np.asarray(mean) + sigma * np.clip(ndtri(next(self._columns)), -2.5, 2.5)
+
+
+class _Kinds(NamedTuple):
+    elliptical: NDArray[np.bool_]
+    edge_on: NDArray[np.bool_]
+    has_spiral: NDArray[np.bool_]
+    has_bar: NDArray[np.bool_]
+
+
+def _draw_kinds(draw: _Draws) -> _Kinds:
+    which = draw.flat()
+    elliptical, edge_on = which < 0.25, (which >= 0.25) & (which < 0.45)
+    face_on = ~elliptical & ~edge_on
+    return _Kinds(elliptical, edge_on, face_on & (draw.flat() < 0.6), face_on & (draw.flat() < 0.4))
+
+
+class _Shapes(NamedTuple):
+    cos_i: NDArray[np.float64]
+    axis_ratio: NDArray[np.float64]
+    scale_length: NDArray[np.float64]
+    r_half: NDArray[np.float64]
+
+
+def _draw_shapes(draw: _Draws, kinds: _Kinds) -> _Shapes:
+    """Draw what ellipses are seen; disks seen from above are not steep, where neither arms nor bars can be seen."""
+    elliptical, structured = kinds.elliptical, kinds.has_spiral | kinds.has_bar
+    tilt = draw.flat()
+    cos_i = np.where(kinds.edge_on, 0.12 * tilt, 0.5 + 0.5 * tilt**0.45)
+    flattening = draw.flat(0.11, 0.19)
+    cigar = draw.flat() < 0.15
+    of_elliptical = np.where(cigar, draw.flat(0.3, 0.5), draw.flat(0.6, 1.0))
+    axis_ratio = np.where(elliptical, of_elliptical, np.sqrt(cos_i**2 + flattening**2 * (1 - cos_i**2)))
+    scale_length = np.where(
+        kinds.edge_on, draw.lognormal(4.7, 0.22), draw.lognormal(np.where(structured, 4.8, 4.1), 0.2)
+    )
+    r_half = np.where(
+        elliptical, draw.lognormal(5.5, 0.28) / np.sqrt(np.maximum(axis_ratio, 0.1)), 1.6783 * scale_length
+    )
+    return _Shapes(cos_i, axis_ratio, scale_length, r_half)
+
+
+def _draw_parts(draw: _Draws, kinds: _Kinds, shapes: _Shapes) -> dict[str, NDArray[Any]]:
+    """Draw bulge, bar and arms; of a barred galaxy with two arms they begin at the ends of the bar."""
+    disk, spiral, bar = ~kinds.elliptical, kinds.has_spiral, kinds.has_bar
+    log_bulge = np.log(np.where(spiral | bar, 0.08, 0.16))
+    bulge_fraction = np.where(disk, np.clip(np.exp(draw.normal(log_bulge, 0.8)), 0.01, 0.6), 1.0)
+    bulge_radius = shapes.scale_length * draw.flat(0.25, 0.4) * (bulge_fraction / 0.15) ** 0.2
+    bulge_axis_ratio = np.sqrt(shapes.cos_i**2 + draw.flat(0.55, 0.8) ** 2 * (1 - shapes.cos_i**2))
+    bar_length = bar * shapes.scale_length * draw.flat(1.5, 2.1)
+    bar_fraction = bar * (1 - bulge_fraction) * draw.flat(0.16, 0.28)
+    bar_axis_ratio = bar * draw.flat(0.22, 0.32)
+    bar_angle = bar * draw.flat(0, 180)
+    n_arms = np.where(spiral, 2 + np.searchsorted([0.65, 0.85], draw.flat()), 0)
+    arm_phase = np.where(bar & (n_arms == 2), bar_angle, draw.flat(0, 360)) * spiral
+    arm_start = spiral * np.where(bar, 0.85 * bar_length, draw.flat(0.5, 0.8) * shapes.scale_length)
+    return {
+        "bulge_fraction": bulge_fraction,
+        "bulge_radius": disk * bulge_radius,
+        "bulge_axis_ratio": np.where(disk, bulge_axis_ratio, shapes.axis_ratio),
+        "n_arms": n_arms,
+        "arm_phase": arm_phase,
+        "arm_start": arm_start,
+        "bar_fraction": bar_fraction,
+        "bar_length": bar_length,
+        "bar_axis_ratio": bar_axis_ratio,
+        "bar_angle": bar_angle,
+    }
+
+
+def _draw_flux(draw: _Draws, kinds: _Kinds, shapes: _Shapes, parts: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+    """Draw total light; that of an inclined disk falls with its axis ratio, as dust has it."""
+    of_elliptical = draw.lognormal(0.65, 0.35)
+    of_disk = draw.lognormal(1.2, 0.3) * np.select([kinds.edge_on, kinds.has_bar], [1.4, 1.3], 1.0)
+    brightness = np.where(kinds.elliptical, of_elliptical, of_disk)
+    area = np.where(
+        kinds.elliptical, shapes.r_half**2 * shapes.axis_ratio, shapes.scale_length**2 * shapes.axis_ratio**0.6
+    )
+    share = np.maximum(1 - parts["bulge_fraction"] - parts["bar_fraction"], 0.3)
+    return 2 * np.pi * brightness * area / np.where(kinds.elliptical, 1.0, share)
 
 
 def draw_neighbors(index: NDArray[np.int64], *, seed: int, size: int = REFERENCE_SIZE) -> list[list[Neighbor]]:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from galdiff.errors import GaldiffError
 from galdiff.memory import freed_memory_kept
 from galdiff.progress import say, stage_progress
-from galdiff.training.averaging import PowerAverage, build_snapshots
+from galdiff.training.averaging import PowerAverage, Snapshots, build_snapshots
 from galdiff.training.checkpoint import load_latest, save_checkpoint
 from galdiff.training.length import Length
 from galdiff.training.log import append_metrics, name_rows, rewind_metrics
@@ -169,17 +169,10 @@ def train(
     device = torch.device(device)
     model = task.model.train()
     parts = getattr(task, "parts", lambda: [(model, 1.0)])()
-    trained = [[p for p in part.parameters() if p.requires_grad] for part, _ in parts]
-    optimizers = [torch.optim.AdamW(p, 1.0, betas=betas, weight_decay=weight_decay, fused=True) for p in trained]
+    optimizers = [_build_optimizer(part, share, betas, weight_decay) for part, share in parts]
     state = TrainingState(model, optimizers, ema)
-    found = load_latest(folder)
-    if found:
-        state.load(*found)
     snapshots = build_snapshots(ema, folder / "snapshots")
-    if snapshots:
-        snapshots.rewind(state.images)
-    if metrics:
-        rewind_metrics(metrics, stage, state.images)
+    _go_back(state, folder, snapshots, metrics, stage)
     order = RowOrder(task.rows, seed, getattr(task, "order", None))
     length = Length(state, images=images, budget=budget, early_stopping=early_stopping)
     steps = StepLog(state, order, stage=stage, metrics=metrics, ids=getattr(task, "ids", None))
@@ -200,8 +193,8 @@ def train(
         while not finished:
             positions, step = length.batch(batch), state.images // batch
             factor = rate_factor(length.share, state.images, warmup_images, decay, decay_start)
-            for optimizer, (_, share) in zip(optimizers, parts, strict=True):
-                optimizer.param_groups[0]["lr"] = learning_rate * factor * share
+            for group in (optimizer.param_groups[0] for optimizer in optimizers):
+                group["lr"] = learning_rate * factor * group["share"]
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 loss, figures = task.loss(order.at(positions), positions)
             finite = _descend(loss, optimizers, clip)
@@ -235,6 +228,23 @@ def train(
                 raise Interrupted(130 if caught[0] == signal.SIGINT else 75)
     model.eval()
     return Result(state.averaged(), state.images, state.seconds, int(state.skipped), *state.best())
+
+
+def _build_optimizer(part: nn.Module, share: float, betas: tuple[float, float], decay: float) -> torch.optim.AdamW:
+    """Build the optimizer of a part, which goes at a share of the learning rate."""
+    group = {"params": [p for p in part.parameters() if p.requires_grad], "share": share}
+    return torch.optim.AdamW([group], 1.0, betas=betas, weight_decay=decay, fused=True)
+
+
+def _go_back(state: TrainingState, folder: Path, snapshots: Snapshots | None, metrics: Path | None, stage: str) -> None:
+    """Go back to the last checkpoint, if there is one, and drop the snapshots and log lines that came after it."""
+    found = load_latest(folder)
+    if found:
+        state.load(*found)
+    if snapshots:
+        snapshots.rewind(state.images)
+    if metrics:
+        rewind_metrics(metrics, stage, state.images)
 
 
 def _descend(loss: Tensor, optimizers: Sequence[torch.optim.Optimizer], clip: float) -> Tensor:
