@@ -19,7 +19,8 @@ import xarray as xr
 from galdiff.atomic import refuse_missing_folder, write_text
 from galdiff.errors import DataError
 from galdiff.metrics.figure import Figure, Verdict, judge
-from galdiff.report.page import curve_panels, fill_page, load_group, load_json
+from galdiff.report.files import load_group, load_json
+from galdiff.report.page import curve_panels, fill_page
 from galdiff.report.pictures import picture
 from galdiff.report.plots import COLORS, render
 from galdiff.report.verdicts import SIGNS, number, plain_name, read_figures, summary

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.resources
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ import numpy as np
 import xarray as xr
 
 from galdiff.atomic import read_json_lines, write_text
-from galdiff.errors import DataError, StoreError, reason
 from galdiff.metrics.figure import RULE, judge
 from galdiff.report.asked import asked_curves
 from galdiff.report.corner import corner_plot
 from galdiff.report.distances import distances
+from galdiff.report.files import load_group, load_json
 from galdiff.report.memorisation import closest_pairs
 from galdiff.report.pictures import example_grids, grids, picture, reconstructions, sweeps
 from galdiff.report.plots import COLORS, curves, render
@@ -25,7 +24,7 @@ from galdiff.report.reconstruction import reconstruction_curves
 from galdiff.report.verdicts import SIGNS, number, plain_name, read_figures
 from galdiff.training.log import read_metrics
 
-__all__ = ["curve_panels", "fill_page", "load_group", "load_json", "write_report"]
+__all__ = ["curve_panels", "fill_page", "write_report"]
 
 _LABELS = {"real": "real", "generated": "generated", "floor": "other real (floor)"}
 _STAGES = ("cutouts", "autoencoder", "latents", "denoiser", "samples", "evaluation", "report")
@@ -36,7 +35,6 @@ _CURVES = (
 )
 _COUNTED = ("images", "images_per_second", "skipped_steps")
 _SKIPPED_SHOWN = 10
-_AGAIN = "Write it again: galdiff evaluate for an evaluation, galdiff-train CATALOG --redo STAGE for a stage"
 
 
 def write_report(folder: str | Path) -> Path:
@@ -94,24 +92,6 @@ def fill_page(template: str, unit: str, context: Mapping[str, Any]) -> str:
     environment.filters |= {"number": number, "plain": lambda name: plain_name(name, unit)}
     page = environment.from_string(read(template).read_text())
     return page.render(context, style=read("style.css").read_text(), signs=SIGNS, rule=RULE)
-
-
-def load_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; empty where there is no file, a `DataError` where it is damaged."""
-    try:
-        return dict(json.loads(path.read_text())) if path.is_file() else {}
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"cannot be read: {reason(error)}", where=path, remedy=_AGAIN) from error
-
-
-def load_group(path: Path, group: str | None = None) -> xr.Dataset:
-    """Load a Zarr group; empty where there is none, a `StoreError` where it is damaged."""
-    if not (path / (group or "") / "zarr.json").is_file():
-        return xr.Dataset()
-    try:
-        return xr.open_zarr(path, group=group, consolidated=False).load()
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise StoreError(f"cannot be read: {reason(error)}", where=path, remedy=_AGAIN) from error
 
 
 def _unit(folder: Path) -> str:
