@@ -93,7 +93,8 @@ class Place:
 
     def build(self, fill: Callable[[zarr.Group], None]) -> None:
         """Make the group and fill it: it is here whole, or not at all."""
-        fill(zarr.open_group(self.store, mode="w", zarr_format=3))
+        with self.errors():
+            fill(zarr.open_group(self.store, mode="w", zarr_format=3))
         self.put(".journal/begun.json", b"{}")
 
     def note(self, k: int, entry: dict[str, Any]) -> None:
@@ -180,9 +181,10 @@ class LocalPlace(Place):
         # Made under another name: a creation that is cut off leaves nothing at the store's place.
         draft = self._beside("tmp")
         shutil.rmtree(draft, ignore_errors=True)
-        fill(zarr.open_group(draft, mode="w", zarr_format=3))
-        os.replace(draft, self.path)
-        sync_folder(self.path.parent)
+        with self.errors():
+            fill(zarr.open_group(draft, mode="w", zarr_format=3))
+            os.replace(draft, self.path)
+            sync_folder(self.path.parent)
 
     def forget(self, shards: int) -> None:
         """As in `Place`."""

@@ -117,8 +117,7 @@ class RowStore:
                 layout.create(group, name, len(ids))
             write_columns(group, ids, split, conditions, schema)
 
-        with place.errors():
-            place.build(fill)
+        place.build(fill)
         return cls(place, mode="r+")
 
     @classmethod
