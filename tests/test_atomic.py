@@ -181,3 +181,9 @@ def test_a_journal_is_read_but_for_a_line_that_a_crash_cut(tmp_path):
         file.write('{"row": 2, "wh')
     append_line(path, '{"row": 2}')
     assert read_json_lines(path) == [{"row": 1}, {"row": 2}]
+
+
+def test_damaged_lines_of_a_journal_are_read_over(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"row": 1}\n{"r\xffw": 2}\n7\n\0\0\0\0\n{"row": 3}\n{"ro')
+    assert read_json_lines(path) == [{"row": 1}, {"row": 3}]

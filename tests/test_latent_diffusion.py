@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from damage import flip
 from typer.testing import CliRunner
 
 import galdiff
@@ -290,11 +291,23 @@ class TestSave:
             lambda f: (f / "denoiser" / "spec.json").write_text("{"),
             lambda f: (f / "denoiser" / "weights.safetensors").unlink(),
             lambda f: (f / "denoiser" / "weights.safetensors").write_bytes(b"\x00" * 64),
+            lambda f: flip(f / "denoiser" / "weights.safetensors", -50),
             lambda f: (f / "autoencoder" / "decoder.safetensors").write_bytes(b""),
+            lambda f: flip(f / "autoencoder" / "decoder.safetensors", -50),
             lambda f: shutil.rmtree(f / "autoencoder"),
             lambda f: shutil.rmtree(f),
         ],
-        ids=["no spec", "torn spec", "no weights", "bad weights", "empty decoder", "no autoencoder", "nothing"],
+        ids=[
+            "no spec",
+            "torn spec",
+            "no weights",
+            "bad weights",
+            "flipped weights",
+            "empty decoder",
+            "flipped decoder",
+            "no autoencoder",
+            "nothing",
+        ],
     )
     def test_damage_is_named(self, saved, tmp_path, damage):
         folder = tmp_path / "model"

@@ -117,12 +117,12 @@ def append_line(path: str | Path, line: str) -> None:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Read the objects of a journal, a line each; none where there is no file, and none of a line that a crash cut."""
+    """Read the objects of a journal, a line each; none where there is no file, and none of a line that is damaged."""
     lines = []
-    for text in path.read_text().splitlines() if path.is_file() else ():
+    for text in path.read_bytes().splitlines() if path.is_file() else ():
         with suppress(ValueError):
             lines.append(json.loads(text))
-    return lines
+    return [line for line in lines if isinstance(line, dict)]
 
 
 def sha256_file(path: str | Path) -> str:

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from galdiff.atomic import atomic_write, write_json
+from galdiff.atomic import write_json
 from galdiff.autoencoder import Autoencoder, load_autoencoder
 from galdiff.diffusion import ClassifierFree, Denoiser, FieldGuidance, Floor, Guidance, Sampler, Schedule, build_sampler
 from galdiff.errors import CheckpointError, GaldiffError, reason
@@ -28,6 +27,7 @@ from galdiff.nn import build_backbone
 from galdiff.randomness import normal
 from galdiff.schema.conditions import Conditions, ConditionSchema
 from galdiff.training import posthoc
+from galdiff.weights import load_weights, save_weights
 
 __all__ = ["DiffusionModel", "ImageFormat", "build_denoiser", "load_denoiser", "resolve_device"]
 
@@ -220,9 +220,7 @@ class DiffusionModel:
     def save_denoiser(self, folder: Path) -> None:
         """Write the denoiser's ``weights.safetensors`` and, last, ``spec.json``."""
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {k: v.detach().cpu().contiguous() for k, v in self.denoiser.state_dict().items()}
-        with atomic_write(folder / "weights.safetensors") as file:
-            file.write(safetensors.torch.save(tensors))
+        save_weights(folder / "weights.safetensors", self.denoiser.state_dict())
         spec = {
             "backbone": self.denoiser.backbone.spec,
             "schedule": self.denoiser.schedule.to_dict(),
@@ -301,7 +299,7 @@ def load_denoiser(folder: str | Path, *, ema: float | None = None) -> tuple[Deno
         schema = ConditionSchema.from_dict(spec["schema"])
         theory = spec["schedule"], spec["prediction"]
         denoiser = build_denoiser(spec["backbone"], schema, *theory, uncertainty=spec["uncertainty"])
-        weights = safetensors.torch.load_file(folder / "weights.safetensors")
+        weights = load_weights(folder / "weights.safetensors")[0]
         if ema is not None:
             weights |= posthoc(folder / "snapshots", ema)
         denoiser.load_state_dict(weights)

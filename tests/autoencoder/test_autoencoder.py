@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from damage import flip
 from scipy.ndimage import convolve1d
 from torch import Tensor
 
@@ -181,7 +182,7 @@ class TestAutoencoder:
         assert torch.equal(decoder.decode(torch.ones(1, 4, 4, 4)).mean, model.decode(torch.ones(1, 4, 4, 4)).mean)
         assert {p.name for p in tmp_path.iterdir()} == {"encoder.safetensors", "decoder.safetensors", "spec.json"}
 
-    @pytest.mark.parametrize("damage", ["missing", "truncated", "other"])
+    @pytest.mark.parametrize("damage", ["missing", "truncated", "flipped", "other"])
     def test_damaged_files_are_named(self, tmp_path, damage):
         self.model().save(tmp_path)
         weights = tmp_path / "encoder.safetensors"
@@ -189,11 +190,15 @@ class TestAutoencoder:
             weights.unlink()
         elif damage == "truncated":
             weights.write_bytes(weights.read_bytes()[:-100])
+        elif damage == "flipped":
+            flip(weights, -99)
         else:
             KLAutoencoder(1, factor=2, channels=1, width=8).save(tmp_path / "b")
             weights.write_bytes((tmp_path / "b" / "encoder.safetensors").read_bytes())
-        with pytest.raises(CheckpointError, match="cannot load the autoencoder"):
+        named = "encoder.safetensors do not match their hash" if damage == "flipped" else ""
+        with pytest.raises(CheckpointError, match=f"cannot load the autoencoder.*{named}") as caught:
             load_autoencoder(tmp_path)
+        assert "--redo autoencoder" in caught.value.remedy
 
     def test_the_mean_is_not_trained_by_the_likelihood(self):
         model = self.model()

@@ -3,6 +3,8 @@
 import h5py
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
 from PIL import Image
@@ -65,6 +67,38 @@ def test_tables_with_other_separators(folder, separator, name):
 def test_separators_within_names_are_names(tmp_path):
     (tmp_path / "t.csv").write_text("id,flux [erg|s]\n1,2\n")
     assert read_table(tmp_path / "t.csv", ids=["id"]).columns.tolist() == ["id", "flux [erg|s]"]
+
+
+class TestColumnsThatShareAName:
+    def test_are_refused_where_they_are_used(self, folder):
+        text = f"OBJID,CLASS,z,CLASS\n{IDS[0]},1,5,2\n{IDS[1]},2,6,1\n"
+        with pytest.raises(DataError, match=r"t\.csv: there are 2 columns 'CLASS'") as caught:
+            labeled(folder, text)
+        assert caught.value.remedy == "Name one: 'CLASS (column 2)' or 'CLASS (column 4)'"
+        dataset = ImageFolderDataset(folder, table="t.csv", id="OBJID", label="CLASS (column 4)")
+        assert dataset.conditions.values["morphology"].tolist() == [1, 0]
+
+    def test_are_no_matter_where_they_are_not(self, folder):
+        dataset = labeled(folder, f"OBJID,z,CLASS,z,z.1\n{IDS[0]},1,2,3,4\n{IDS[1]},5,1,6,7\n")
+        assert dataset.conditions.values["morphology"].tolist() == [1, 0]
+        assert dataset.table["z (column 4)"].tolist() == [3, 6]
+        assert dataset.table["z.1"].tolist() == [4, 7]
+
+    @pytest.mark.parametrize("column", [HART16.ids[0], HART16.stems[0] + HART16.fractions["debiased"]])
+    def test_are_refused_of_ids_and_votes(self, tmp_path, column):
+        votes = {stem + HART16.count: [10, 20] for stem in HART16.stems}
+        votes |= {stem + HART16.fractions["debiased"]: [0.3, 0.3] for stem in HART16.stems}
+        table = pd.DataFrame({HART16.ids[0]: IDS, **votes})
+        pd.concat([table, table[[column]]], axis=1).to_csv(tmp_path / "gz2.csv", index=False)
+        (tmp_path / "images").mkdir()
+        with pytest.raises(DataError, match=f"there are 2 columns '{column}'"):
+            GZ2Dataset(tmp_path, table="gz2.csv")
+
+    def test_are_refused_in_parquet(self, tmp_path):
+        arrays = [pa.array([1, 2])] * 3
+        pq.write_table(pa.Table.from_arrays(arrays, names=["id", "x", "x"]), tmp_path / "t.parquet")
+        with pytest.raises(DataError, match="there are two columns 'x'"):
+            read_table(tmp_path / "t.parquet", ids=["id"])
 
 
 def test_a_folder_is_no_table(folder):

@@ -11,7 +11,7 @@ import xarray as xr
 import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from zarr.storage import MemoryStore
+from zarr.storage import MemoryStore, WrapperStore
 
 from galdiff.errors import GaldiffError, StoreError
 from galdiff.latents import CutoutStore, LatentStore
@@ -95,6 +95,56 @@ class TestAnywhere:
         with pytest.raises(StoreError):
             one.create("latents", target)
         assert zarr.open_group(target, mode="r").attrs["thesis"] == "years of work"
+
+
+class Refused(WrapperStore):
+    """A store whose credentials are refused, for writing or for everything."""
+
+    def __init__(self, store, only=("get", "set", "exists", "delete")):
+        super().__init__(store)
+        self.only = only
+
+    def _with_store(self, store):
+        return type(self)(store, self.only)
+
+    def _refuse(self, what):
+        if what in self.only:
+            raise RuntimeError("403 Forbidden\n\nDebug source: RetryErrorImpl { … }")
+
+    async def get(self, *args, **kwargs):
+        self._refuse("get")
+        return await super().get(*args, **kwargs)
+
+    async def set(self, *args, **kwargs):
+        self._refuse("set")
+        return await super().set(*args, **kwargs)
+
+    async def exists(self, *args):
+        self._refuse("exists")
+        return await super().exists(*args)
+
+    async def delete(self, *args):
+        self._refuse("delete")
+        return await super().delete(*args)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("reach", [LatentStore.open, open_store, lambda s: one.create("latents", s)])
+    def test_of_credentials_are_one_error(self, reach):
+        with pytest.raises(StoreError, match=r"cannot be reached: RuntimeError: 403 Forbidden\. See that") as caught:
+            reach(Refused(MemoryStore()))
+        assert "Debug" not in str(caught.value)
+
+    def test_of_writing_are_one_error_and_lose_nothing(self):
+        memory = MemoryStore()
+        with pytest.raises(StoreError, match="cannot be reached: RuntimeError: 403"):
+            one.create("latents", Refused(memory, only=("set", "delete")))
+        one.write(one.create("latents", memory), shards=2)
+        readable = one.create("latents", Refused(memory, only=("set", "delete")))
+        with pytest.raises(StoreError, match="cannot be reached: RuntimeError: 403"):
+            one.write(readable)
+        one.write(one.create("latents", memory)).finish()
+        assert LatentStore.open(memory).verify() == []
 
 
 def test_what_a_url_names(tmp_path):

@@ -68,4 +68,6 @@ def test_what_the_catalog_left_out_is_said_and_listed_once(dataset, tmp_path, ca
         write_cutouts(dataset, tmp_path / "cutouts.zarr", split=SPLIT, on_bad="skip")
         assert [json.loads(line)["id"] for line in listed.read_text().splitlines()] == ["a.fits", "b"]
         shutil.rmtree(tmp_path / "cutouts.zarr")  # as where a run was killed early on
-    assert f"2 rows or images are left out: {listed} lists them" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"2 rows or images are left out: {listed} lists them" in said
+    assert "with --redo cutouts" in said

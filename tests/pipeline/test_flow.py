@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from damage import flip
 
 import galdiff
 from galdiff import LatentDiffusion
-from galdiff.errors import GaldiffError, ResourceError, StaleRunError
+from galdiff.autoencoder import load_autoencoder
+from galdiff.errors import CheckpointError, GaldiffError, ResourceError, StaleRunError
 from galdiff.latents import CutoutStore
 from galdiff.pipeline import STAGES, Run
 from galdiff.pipeline.records import differences
@@ -144,11 +146,16 @@ class TestFinishedRun:
     def test_latents_of_another_autoencoder_are_refused(self, finished, tmp_path):
         out = tmp_path / "runs"
         run = shutil.copytree(finished, out / finished.name)
-        decoder = run / "autoencoder" / "decoder.safetensors"
-        decoder.write_bytes(decoder.read_bytes()[:-4] + b"\0\0\0\0")
         for name in ("denoiser", "samples", "evaluation", "report"):
             (run / "stages" / f"{name}.json").unlink()
+        other = load_autoencoder(run / "autoencoder")
+        with torch.no_grad():
+            other.last_weight[0, 0] += 1e-3
+        other.save(run / "autoencoder")
         with pytest.raises(GaldiffError, match="another autoencoder"):
+            train(out)
+        flip(run / "autoencoder" / "decoder.safetensors", -4)
+        with pytest.raises(CheckpointError, match="do not match their hash"):
             train(out)
 
 

@@ -71,6 +71,9 @@ def assert_damaged_samples_are_named(out, run):
         with pytest.raises(StoreError, match=r"samples\.zarr"):
             evaluate(run / "cutouts.zarr", run, judges=False, memorisation=False)
         path.write_bytes(whole)
+    (run / "samples.zarr" / "evaluation" / "image" / "c" / "0" / "0" / "0" / "0").unlink()
+    with pytest.raises(StoreError, match="'evaluation' does not match its hash"):
+        train(out, {"sampler": "euler", "steps": 2, "guidance": 3}, stages=["evaluation"])
     assert not (run / "evaluation.json").exists()
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from damage import flip
 from scipy.integrate import quad
 from test_engine import Toy, flat, run, same
 
@@ -175,6 +176,12 @@ class TestMistakes:
         path = max((tmp_path / "snapshots").iterdir())
         path.write_bytes(path.read_bytes()[:40])
         with pytest.raises(CheckpointError, match="snapshot-000000000080"):
+            posthoc(tmp_path / "snapshots", 0.1)
+
+    def test_a_flipped_bit_in_a_snapshot_is_seen(self, tmp_path):
+        run(Toy(), tmp_path, ema=POWER)
+        flip(min((tmp_path / "snapshots").iterdir()), -1)
+        with pytest.raises(CheckpointError, match=r"snapshot-000000000016.*do not match their hash"):
             posthoc(tmp_path / "snapshots", 0.1)
 
     def test_a_file_of_someone_else(self, tmp_path):

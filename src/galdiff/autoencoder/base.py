@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from galdiff.atomic import atomic_write, write_json
+from galdiff.atomic import write_json
 from galdiff.autoencoder.decoded import Decoded, DecodedSky
 from galdiff.autoencoder.grain import Grain
 from galdiff.autoencoder.posterior import LatentPosterior
+from galdiff.weights import load_weights, save_weights
 
 __all__ = ["PARTS", "Autoencoder", "SkyAutoencoder"]
 
@@ -91,9 +91,8 @@ class Autoencoder(nn.Module, ABC):
         folder.mkdir(parents=True, exist_ok=True)
         state = self.state_dict()
         for part, modules in self.MODULES.items():
-            tensors = {k: v.cpu().contiguous() for k, v in state.items() if k.split(".")[0] in modules}
-            with atomic_write(folder / f"{part}.safetensors") as file:
-                file.write(safetensors.torch.save(tensors))
+            tensors = {k: v for k, v in state.items() if k.split(".")[0] in modules}
+            save_weights(folder / f"{part}.safetensors", tensors)
         write_json(folder / "spec.json", self.spec)
 
     def restore(self, folder: Path, part: str | None = None) -> None:
@@ -101,7 +100,7 @@ class Autoencoder(nn.Module, ABC):
         wanted = PARTS if part is None else (part,)
         state: dict[str, Tensor] = {}
         for name in wanted:
-            state |= safetensors.torch.load_file(folder / f"{name}.safetensors")
+            state |= load_weights(folder / f"{name}.safetensors")[0]
         for module in (module for name, modules in self.MODULES.items() if name not in wanted for module in modules):
             delattr(self, module)
         self.load_state_dict(state)

@@ -52,6 +52,7 @@ class RadiusCropSpec(Section):
     )
 
 
+_ON_BAD = "What a damaged or missing image does; one that was skipped and is mended comes in with `--redo cutouts`."
 # A callable tells the two apart, so that a mistake is reported of the one that was meant.
 _Crop = Annotated[
     Annotated[Fraction, Field(gt=0), Tag("share")] | Annotated[RadiusCropSpec, Tag("by_radius")],
@@ -70,7 +71,7 @@ class _DataSpec(Section):
         description="What resizing preserves: the mean of the pixel values or their sum; display units have no flux.",
     )
     stretch: StretchName = Field(default="sqrt", description="How pixel values become what the networks see.")
-    on_bad: Literal["fail", "skip"] = Field(default="fail", description="What a damaged or missing image does.")
+    on_bad: Literal["fail", "skip"] = Field(default="fail", description=_ON_BAD)
     limit: Count | None = Field(default=None, description="Use the first so many rows only.")
 
     @property
@@ -134,7 +135,7 @@ class GZ2Spec(_DataSpec):
     )
     where: str | None = Field(default=None, description="Which rows, as a pandas query.")
     # The survey documents images without votes and votes without images.
-    on_bad: Literal["fail", "skip"] = Field(default="skip", description="What a damaged or missing image does.")
+    on_bad: Literal["fail", "skip"] = Field(default="skip", description=_ON_BAD)
     simulate: SimulateSpec | None = Field(default=None, description="Simulate the data instead of reading a root.")
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import pandas as pd
 
 from galdiff.atomic import atomic_write, sha256_json
-from galdiff.errors import ResourceError
+from galdiff.errors import DataError, ResourceError
 
 __all__ = ["cached", "entry", "read_parquet"]
 
-_VERSION = 1  # of the parser: another one parses anew
+_VERSION = 2  # of the parser: another one parses anew
 _COLUMNS = 16
 _BYTES = 4 << 20  # smaller files are parsed as quickly as an entry is read
 
@@ -66,6 +66,8 @@ def read_parquet(path: Path) -> pd.DataFrame:
 
     with ParquetFile(path) as file:
         names = [name for name in file.schema_arrow.names if not name.startswith("__index_level_")]
+        if doubled := {name for name in names if names.count(name) > 1}:
+            raise DataError(f"there are two columns '{min(doubled)}'", where=path, remedy="Leave one out")
         columns: dict[str, pd.Series] = {}
         for start in range(0, len(names), _COLUMNS):
             part = file.read(columns=names[start : start + _COLUMNS], use_pandas_metadata=True).to_pandas()

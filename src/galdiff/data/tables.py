@@ -13,10 +13,21 @@ import pandas as pd
 from galdiff.data.tablecache import cached, read_parquet
 from galdiff.errors import DataError, all_at_once, nearest_name
 
-__all__ = ["find_column", "find_table", "id_column", "read_table", "refuse_absent", "select", "selected", "take_rows"]
+__all__ = [
+    "column_names",
+    "find_column",
+    "find_table",
+    "id_column",
+    "read_table",
+    "refuse_absent",
+    "select",
+    "selected",
+    "take_rows",
+]
 
 _ROWS = 20_000  # of a CSV at a time
 _FLOAT = r"\d+\.0|\d(\.\d+)?[eE]\+\d+"  # as pandas and spreadsheets write whole numbers that they took for others
+_DOUBLED = re.compile(r"(.*) \(column \d+\)", re.DOTALL)
 
 _SELECTION = (
     *(ast.Expression, ast.BoolOp, ast.boolop, ast.UnaryOp, ast.unaryop, ast.BinOp, ast.operator),
@@ -67,6 +78,8 @@ def read_table(path: Path, *, ids: Sequence[str]) -> pd.DataFrame:
 
     Notes
     -----
+    Columns of a CSV that share a name are told apart by their places: "CLASS (column 3)".
+
     A large CSV is kept, parsed, in the user's cache folder (`galdiff.data.tablecache`).
 
     Raises
@@ -126,7 +139,10 @@ def _read_csv(path: Path, ids: Sequence[str]) -> pd.DataFrame:
         again = pd.read_csv(path, dtype=str, encoding="utf-8-sig", usecols=mixed)
         columns |= {column: [again[column]] for column in mixed}
     joined = {c: pd.concat(columns.pop(c) or [pd.Series(dtype=object)], ignore_index=True) for c in header}
-    return pd.DataFrame(joined, copy=False)
+    names = pd.read_csv(path, nrows=1, header=None, dtype=str, encoding="utf-8-sig").iloc[0].tolist()
+    # pandas calls the second of two columns "x" "x.1", and the first would be taken for what is meant.
+    numbered = [f"{x} (column {k})" if names.count(x) > 1 else header[k - 1] for k, x in enumerate(names, 1)]
+    return pd.DataFrame(joined, copy=False).set_axis(numbered, axis="columns")
 
 
 def _smallest(values: pd.Series) -> pd.Series:
@@ -140,10 +156,19 @@ def _kind(values: pd.Series) -> str:
     return "number" if values.dtype.kind in "iuf" else values.dtype.name
 
 
+def column_names(table: pd.DataFrame) -> set[str]:
+    """Return the names of a table's columns; one that several share, which `find_column` refuses, is among them."""
+    return {found[1] if (found := _DOUBLED.fullmatch(str(c))) else str(c) for c in table.columns}
+
+
 def find_column(table: pd.DataFrame, wanted: str, where: object) -> str:
     """Return a column's name, or raise with the nearest one there is."""
     if wanted in table.columns:
         return wanted
+    doubled = [f"'{c}'" for c in table.columns if (found := _DOUBLED.fullmatch(str(c))) and found[1] == wanted]
+    if doubled:
+        remedy = f"Name one: {' or '.join(doubled)}"
+        raise DataError(f"there are {len(doubled)} columns '{wanted}'", where=where, remedy=remedy)
     near = nearest_name(wanted, table.columns, cutoff=0.5)
     hint = f"Did you mean '{near}'?" if near else f"The table has: {', '.join(map(str, table.columns[:12]))}"
     raise DataError(f"there is no column '{wanted}'", where=where, remedy=hint)

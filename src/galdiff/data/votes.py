@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from galdiff.data.tables import find_column
+from galdiff.data.tables import column_names, find_column, refuse_absent
 from galdiff.errors import DataError, nearest_name
 from galdiff.schema.conditions import Conditions
 from galdiff.schema.voteformats import VOTE_FORMATS, VoteFormat
@@ -76,12 +76,12 @@ def detect_format(
     if id is not None:
         find_column(table, id, path)
     looked_for = []
-    columns = set(table.columns)
+    columns = column_names(table)
     for layout in VOTE_FORMATS.values() if name is None else [VOTE_FORMATS[name]]:
         key = next((c for c in ([id] if id is not None else layout.ids) if c in columns), None)
         kinds = layout.fractions
         if key is not None and (own or any(_questions(layout, kind, columns) for kind in kinds)):
-            return layout, key
+            return layout, find_column(table, key, path)
         first = layout.stems[0] + next(iter(kinds.values()))
         looked_for.append(f"{layout.name}: {' or '.join([id] if id is not None else layout.ids)}, {first}, …")
     what = "is no table of votes of a known format" if name is None else f"is no {name} table"
@@ -129,12 +129,14 @@ def vote_columns(
             near = nearest_name(name, known)
             remedy = f"Did you mean '{near}'?" if near else f"Known: {', '.join(known)}"
             raise DataError(f"'count' names '{name}', which is no question", remedy=remedy)
-    there = set(table.columns)
+    there = column_names(table)
     found = _questions(layout, kind, there) if columns is None else _own_columns(table, layout, path, columns)
     if not found:
         suffix = layout.fractions[kind]
         remedy = f"Looked for {layout.stems[0]}{suffix}, {layout.stems[1]}{suffix}, …; set 'votes' to what it has"
         raise DataError(f"the table has no '{kind}' votes", where=path, remedy=remedy)
+    used = [column for here in found.values() for column in (*here.answers.values(), *here.counts)]
+    refuse_absent(table, dict.fromkeys(used), path)
     for q, here in found.items():
         if not here.counts and count is None:
             per = "volunteers an object" if layout.cumulative else "votes a question"
@@ -170,7 +172,7 @@ def _own_columns(
     for answer, column in columns.items():
         q, a = layout.tree.find(answer)
         named.setdefault(q, {})[a] = find_column(table, column, path)
-    counted = _questions(layout, next(iter(layout.fractions)), set(table.columns))
+    counted = _questions(layout, next(iter(layout.fractions)), column_names(table))
     for q, here in named.items():
         question = layout.tree.questions[q]
         if len(here) < len(question.answers) - 1:

@@ -20,18 +20,18 @@ from typing import Any
 
 import numpy as np
 import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from galdiff.atomic import atomic_write, write_json
+from galdiff.atomic import write_json
 from galdiff.errors import CheckpointError, DataError, GaldiffError
 from galdiff.judges.body import Body, train
 from galdiff.judges.views import SPOILS, grain, views
 from galdiff.judges.votes import VoteHead
 from galdiff.nn.dihedral import dihedral, is_reflection
 from galdiff.schema.conditions import Class, Conditions, ConditionSchema, Scalar, Votes
+from galdiff.weights import load_weights, save_weights
 
 __all__ = ["MorphologyEncoder"]
 
@@ -189,8 +189,7 @@ class MorphologyEncoder(nn.Module):
     def save(self, folder: Path) -> None:
         """Write ``encoder.safetensors`` and, last, ``spec.json``."""
         folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(folder / "encoder.safetensors") as file:
-            file.write(safetensors.torch.save({k: v.contiguous() for k, v in self.state_dict().items()}))
+        save_weights(folder / "encoder.safetensors", self.state_dict())
         write_json(folder / "spec.json", self.spec)
 
     @classmethod
@@ -207,7 +206,7 @@ class MorphologyEncoder(nn.Module):
             if spec.pop("kind") != "morphology encoder":
                 raise ValueError("not a morphology encoder")
             encoder = cls(spec.pop("bands"), ConditionSchema.from_dict(spec.pop("schema")), **spec)
-            encoder.load_state_dict(safetensors.torch.load_file(folder / "encoder.safetensors"))
+            encoder.load_state_dict(load_weights(folder / "encoder.safetensors")[0])
         except (
             OSError,
             KeyError,

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -25,7 +26,7 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, ObjectStore
 
 from galdiff.atomic import atomic_write, resource_errors, sync_folder
-from galdiff.errors import StoreError
+from galdiff.errors import GaldiffError, StoreError, reason
 from galdiff.lock import release_lock, take_lock
 
 __all__ = ["LocalPlace", "Place", "Target", "place_of"]
@@ -53,22 +54,30 @@ class Place:
     def __str__(self) -> str:
         return self.name
 
+    def errors(self) -> AbstractContextManager[None]:
+        """Turn what is raised where the store cannot be reached or written into a `GaldiffError`."""
+        return _unreachable(self.name)
+
     def get(self, key: str) -> bytes | None:
         """Return what is stored under a key, None where there is nothing."""
-        buffer = sync(self.store.get(key, default_buffer_prototype()))
+        with self.errors():
+            buffer = sync(self.store.get(key, default_buffer_prototype()))
         return None if buffer is None else buffer.to_bytes()
 
     def put(self, key: str, data: bytes) -> None:
         """Store bytes under a key, wholly or not at all."""
-        sync(self.store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
+        with self.errors():
+            sync(self.store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
 
     def exists(self, key: str) -> bool:
         """Whether there is something under a key."""
-        return sync(self.store.exists(key))
+        with self.errors():
+            return sync(self.store.exists(key))
 
     def delete(self, key: str) -> None:
         """Remove what is under a key, if anything is."""
-        sync(self.store.delete(key))
+        with self.errors():
+            sync(self.store.delete(key))
 
     def settle(self, key: str) -> None:
         """Make what Zarr wrote under a key last."""
@@ -84,7 +93,8 @@ class Place:
 
     def build(self, fill: Callable[[zarr.Group], None]) -> None:
         """Make the group and fill it: it is here whole, or not at all."""
-        fill(zarr.open_group(self.store, mode="w", zarr_format=3))
+        with self.errors():
+            fill(zarr.open_group(self.store, mode="w", zarr_format=3))
         self.put(".journal/begun.json", b"{}")
 
     def note(self, k: int, entry: dict[str, Any]) -> None:
@@ -123,6 +133,10 @@ class LocalPlace(Place):
     def __init__(self, path: Path) -> None:
         super().__init__(LocalStore(path), str(path))
         self.path = path
+
+    def errors(self) -> AbstractContextManager[None]:
+        """As in `Place`."""
+        return resource_errors(self.path)
 
     def _beside(self, suffix: str) -> Path:
         return self.path.with_name(f"{self.path.name}.{suffix}")
@@ -167,9 +181,10 @@ class LocalPlace(Place):
         # Made under another name: a creation that is cut off leaves nothing at the store's place.
         draft = self._beside("tmp")
         shutil.rmtree(draft, ignore_errors=True)
-        fill(zarr.open_group(draft, mode="w", zarr_format=3))
-        os.replace(draft, self.path)
-        sync_folder(self.path.parent)
+        with self.errors():
+            fill(zarr.open_group(draft, mode="w", zarr_format=3))
+            os.replace(draft, self.path)
+            sync_folder(self.path.parent)
 
     def forget(self, shards: int) -> None:
         """As in `Place`."""
@@ -190,6 +205,17 @@ class LocalPlace(Place):
     def unlock(self) -> None:
         """As in `Place`."""
         release_lock(self._beside("lock"))
+
+
+@contextmanager
+def _unreachable(name: str) -> Iterator[None]:
+    try:
+        yield
+    except GaldiffError:
+        raise
+    except Exception as error:  # of whichever library the store is of, which may go on for pages
+        remedy = "See that the address, your credentials and the network are right"
+        raise StoreError(f"cannot be reached: {reason(error).splitlines()[0]}", where=name, remedy=remedy) from error
 
 
 def place_of(target: Target | Place) -> Place:

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 import zarr
 
-from galdiff.atomic import resource_errors
 from galdiff.errors import StoreError
 from galdiff.latents.columns import RUN, column_names, digest, run_digests, write_columns
 from galdiff.latents.layout import Layout, lost_values
@@ -118,8 +117,7 @@ class RowStore:
                 layout.create(group, name, len(ids))
             write_columns(group, ids, split, conditions, schema)
 
-        with resource_errors(place):
-            place.build(fill)
+        place.build(fill)
         return cls(place, mode="r+")
 
     @classmethod
@@ -299,7 +297,7 @@ class RowStore:
                 named = ", ".join(str(i) for i in self.column("id", rows)[bad][:5])
                 raise StoreError(f"'{name}' of {int(bad.sum())} rows is not finite (ids {named})", where=self.place)
             stored.append(values)
-        with resource_errors(self.place):
+        with self.place.errors():
             for name, values in zip(self.arrays, stored, strict=True):
                 # Zarr would merge the values into what is there, which may be what a crash or a bad disk left.
                 self.place.delete(self._key(name, k))

@@ -101,7 +101,7 @@ def write_cutouts(
         store.finish(skipped=skipped)
     for count, what in ((len(dataset.skipped), "rows or images are left out"), (len(skipped), "files cannot be read")):
         if count:
-            say("cutouts", f"{count} {what}: {listed} lists them")
+            say("cutouts", f"{count} {what}: {listed} lists them; mended ones come in with --redo cutouts")
     return CutoutStore.open(path)
 
 

@@ -207,6 +207,7 @@ class _Flow:
 
     def do_denoiser(self) -> dict[str, Any]:
         latents, cutouts = LatentStore.open(self.folder / "latents.zarr"), self.cutouts()
+        autoencoder = self.autoencoder()  # damaged weights are not another autoencoder's
         if latents.attrs["autoencoder"]["sha256"] != weights_hash(self.folder / "autoencoder"):
             remedy = "Encode again with --redo latents"
             raise StoreError(
@@ -214,7 +215,7 @@ class _Flow:
             )
         model = train_denoiser(
             latents,
-            self.autoencoder(),
+            autoencoder,
             self.folder / "denoiser",
             image_format=self.image_format(cutouts),
             settings=self.settings.denoiser,

@@ -16,7 +16,7 @@ from galdiff.latents import CutoutStore
 from galdiff.model import DiffusionModel
 from galdiff.pipeline.sweeps import default_sweeps, sweep_conditions
 from galdiff.progress import stage_progress
-from galdiff.report.files import load_group
+from galdiff.report.files import load_group, write_group
 from galdiff.schema.conditions import Class, Conditions, ConditionSchema
 
 __all__ = ["GRID_SEEDS", "default_asks", "held_out_rows", "read_samples", "write_samples"]
@@ -167,7 +167,7 @@ def _write(
         {"image": (("sample", "band", "y", "x"), images.astype(np.float32), {"units": model.format.unit})},
         coords={"band": _text(model.format.bands)} | {k: ("sample", _text(v)) for k, v in columns.items()},
     )
-    data.to_zarr(path, group=group, mode="w", zarr_format=3, consolidated=False)
+    write_group(data, path, group)
 
 
 def _text(values: Any) -> np.ndarray:

@@ -31,6 +31,7 @@ from galdiff.pipeline.samples import held_out_rows, read_samples
 from galdiff.pipeline.sets import Evaluation, Labeled, bootstrap
 from galdiff.progress import stage_progress
 from galdiff.randomness import Draws, choose
+from galdiff.report.files import write_group
 from galdiff.simulate.lensing import caustics_functions
 
 __all__ = ["TRAINING_IMAGES", "digest", "write_evaluation", "write_scores"]
@@ -177,7 +178,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation, *, start: float, **no
     for old in (unfinished, path):
         shutil.rmtree(old, ignore_errors=True)
     with resource_errors(path):
-        evaluation.curves.to_zarr(unfinished, mode="w", zarr_format=3, consolidated=False)
+        write_group(evaluation.curves, unfinished)
         unfinished.rename(path)
     verdicts = judge(evaluation.figures)
     figures = [

@@ -29,7 +29,7 @@ from galdiff.latents.arrays import is_array, open_numbers
 from galdiff.latents.cutouts import SKIPPED
 from galdiff.latents.metadata import damage_errors, read_metadata
 from galdiff.latents.place import Place, place_of
-from galdiff.pipeline.samples import held_out_rows
+from galdiff.pipeline.samples import held_out_rows, read_samples
 from galdiff.schema.conditions import Conditions, ConditionSchema
 
 __all__ = ["ImageSource", "open_images"]
@@ -185,12 +185,11 @@ def _lenses(path: Path, n: int, size: int | None, crop: float) -> ImageSource | 
 
 def _samples(run: Path) -> ImageSource:
     """Open the samples of a run with the conditions of the held-out objects that they were asked to be like."""
-    source = _zarr(str(run / "samples.zarr"), None)
-    store = CutoutStore.open(run / "cutouts.zarr")
-    with damage_errors("'evaluation/row'", place_of(str(run / "samples.zarr"))):
-        rows = xr.open_zarr(run / "samples.zarr", group="evaluation", consolidated=False)["row"].to_numpy()
-        conditions = store.conditions()[torch.from_numpy(rows)]
-    return replace(source, schema=store.schema, conditions=conditions)
+    path, store = run / "samples.zarr", CutoutStore.open(run / "cutouts.zarr")
+    drawn = read_samples(path, "evaluation", "row")
+    with damage_errors("'evaluation/row'", place_of(path)):
+        conditions = store.conditions()[torch.from_numpy(drawn["row"].to_numpy())]
+    return replace(_array(drawn["image"]), name=str(path), schema=store.schema, conditions=conditions)
 
 
 def _one(path: Path) -> ImageSource:

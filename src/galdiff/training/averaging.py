@@ -28,12 +28,11 @@ from typing import Any
 
 import numpy as np
 import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from galdiff.atomic import atomic_write
 from galdiff.errors import CheckpointError, GaldiffError
+from galdiff.weights import load_weights, save_weights
 
 __all__ = [
     "LONGEST",
@@ -145,13 +144,12 @@ class Snapshots:
         """Write a snapshot after ``step`` steps and ``images`` images."""
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors = {
-            f"{length!r}/{name}": value.detach().to(self.type).cpu().contiguous()
+            f"{length!r}/{name}": value.to(self.type)
             for length, trace in zip(average.exponents, average.traces.values(), strict=True)
             for name, value in zip(names, trace, strict=True)
         }
-        header = {"galdiff": json.dumps({"step": step, "images": images, "lengths": list(average.exponents)})}
-        with atomic_write(self.folder / f"snapshot-{images:012d}.safetensors") as file:
-            file.write(safetensors.torch.save(tensors, header))
+        notes = {"step": step, "images": images, "lengths": list(average.exponents)}
+        save_weights(self.folder / f"snapshot-{images:012d}.safetensors", tensors, notes)
 
     def rewind(self, images: int) -> None:
         """Drop the snapshots past a position: what a resumed training will write again."""
@@ -257,12 +255,10 @@ def posthoc(folder: Path, length: float, *, images: int | None = None) -> dict[s
             raise GaldiffError(f"the snapshots give length {length:g} to {error:.0%} only", where=folder, remedy=remedy)
         out: dict[str, Tensor] = {}
         for path, header in headers.items():
-            with safetensors.safe_open(path, framework="pt") as file:
-                for key in file.keys():  # noqa: SIM118 - not a mapping
-                    trace, _, name = key.partition("/")
-                    weight = weights[traces.index((path, header["step"], float(trace)))]
-                    value = file.get_tensor(key).float() * weight
-                    out[name] = out[name].add_(value) if name in out else value
+            for key, tensor in load_weights(path)[0].items():
+                trace, _, name = key.partition("/")
+                value = tensor.float() * weights[traces.index((path, header["step"], float(trace)))]
+                out[name] = out[name].add_(value) if name in out else value
     except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as problem:
         raise CheckpointError(f"a snapshot cannot be read: {problem}", where=path) from problem
     return out

@@ -5,8 +5,6 @@ One safetensors file holds the tensors; its header holds the JSON of everything 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import signal
 import warnings
@@ -14,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-import safetensors.torch
 from torch import Tensor
 
 from galdiff.atomic import atomic_write
 from galdiff.errors import CheckpointError
+from galdiff.weights import load_weights, pack_weights
 
 __all__ = ["fault", "load_latest", "save_checkpoint"]
 
@@ -31,15 +29,6 @@ def fault(point: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _digest(text: str, tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
-
-
 def save_checkpoint(folder: Path, images: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> Path:
     """Write ``checkpoint-<images>.safetensors`` and delete all but the newest two.
 
@@ -50,17 +39,15 @@ def save_checkpoint(folder: Path, images: int, tensors: dict[str, Tensor], meta:
     images : int
         Position of the training.
     tensors : dict
-        CPU tensors.
+        Tensors, on any device.
     meta : dict
         JSON.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"checkpoint-{images:012d}.safetensors"
-    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    text = json.dumps({**meta, "images": images}, allow_nan=False)
     fault("before-write")
     with atomic_write(path) as file:
-        data = safetensors.torch.save(tensors, {"galdiff": text, "sha256": _digest(text, tensors)})
+        data = pack_weights(tensors, {**meta, "images": images})
         file.write(data[: len(data) // 2])
         fault("mid-write")
         file.write(data[len(data) // 2 :])
@@ -71,15 +58,6 @@ def save_checkpoint(folder: Path, images: int, tensors: dict[str, Tensor], meta:
         abandoned.unlink()
     fault("after-prune")
     return path
-
-
-def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    with safetensors.safe_open(path, framework="pt") as file:
-        header = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if _digest(header["galdiff"], tensors) != header["sha256"]:
-        raise ValueError("its contents do not match their hash")
-    return tensors, json.loads(header["galdiff"])
 
 
 def load_latest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -99,7 +77,9 @@ def load_latest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None
     reasons = []
     for path in paths:
         try:
-            tensors, meta = _load(path)
+            tensors, meta = load_weights(path)
+            if "images" not in meta:
+                raise ValueError("this is no checkpoint")
         except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
             reasons.append(f"{path.name}: {error}")
             continue
