@@ -33,7 +33,7 @@ from galdiff.simulate.galaxies import BANDS, NOISE_SMOOTHING
 from galdiff.simulate.population import draw_population
 from galdiff.simulate.volunteers import answer_probabilities, vote
 
-SEED, SIZE, CHUNK = 1, 64, 1000
+SEED, SIZE, CHUNK = 2, 64, 1000
 SHARES = {"train": 0.3, "real": 0.2, "floor": 0.2, "generated": 0.2, "reserve": 0.1}
 TREE = QuestionTree.from_dict(
     {
