@@ -100,8 +100,7 @@ def objects_in_mosaics(
         remedy = "Set table, side, and ra and dec or both x and y"
         raise DataError("a mosaic needs a table of positions and the side of the cutouts", remedy=remedy)
     source, frame = _read_rows(root, table, id, where, needed)
-    by_sky = x is None or y is None
-    position = sky if x is None or y is None else (x, y)
+    position, by_sky = (sky, True) if x is None or y is None else ((x, y), False)
     return source, frame, locate(root, frame, mosaic, bands, position=position, sky=by_sky, side=side, source=source)
 
 

@@ -158,14 +158,20 @@ def _kind(values: pd.Series) -> str:
 
 def column_names(table: pd.DataFrame) -> set[str]:
     """Return the names of a table's columns; one that several share, which `find_column` refuses, is among them."""
-    return {found[1] if (found := _DOUBLED.fullmatch(str(c))) else str(c) for c in table.columns}
+    return {_shared_name(c) for c in table.columns}
+
+
+def _shared_name(column: object) -> str:
+    """Return what the file calls a column, without the place that tells it from others of the same name."""
+    found = _DOUBLED.fullmatch(str(column))
+    return found[1] if found else str(column)
 
 
 def find_column(table: pd.DataFrame, wanted: str, where: object) -> str:
     """Return a column's name, or raise with the nearest one there is."""
     if wanted in table.columns:
         return wanted
-    doubled = [f"'{c}'" for c in table.columns if (found := _DOUBLED.fullmatch(str(c))) and found[1] == wanted]
+    doubled = [f"'{c}'" for c in table.columns if _shared_name(c) == wanted != str(c)]
     if doubled:
         remedy = f"Name one: {' or '.join(doubled)}"
         raise DataError(f"there are {len(doubled)} columns '{wanted}'", where=where, remedy=remedy)
