@@ -182,7 +182,7 @@ def _writable(folder: Path, found: Findings) -> Path:
             pass
     except OSError as error:
         message = f"the run folder cannot be written: {error.strerror}"
-        found.problems.append(ResourceError(message, where=place, remedy="Choose another --out"))
+        found.problems.append(ResourceError(message, where=place, remedy="Choose another --out, or make it writable"))
     return place
 
 
