@@ -83,16 +83,16 @@ def files(run: Path) -> dict[str, Path]:
     return {str(p.relative_to(run)): p for p in kept if p.suffix not in {".jsonl", ".html"}}
 
 
-def differences(whole: Path, killed: Path) -> list[str]:
+def differences(whole: Path, other: Path) -> list[str]:
     """Name the files that two finished runs do not share, byte for byte; evaluations by their numbers."""
-    a, b = files(whole), files(killed)
+    a, b = files(whole), files(other)
     found = sorted(a.keys() ^ b.keys())
     for name in sorted(a.keys() & b.keys()):
         x, y = a[name].read_bytes(), b[name].read_bytes()
         if name == "evaluation.json":
             x, y = (json.dumps(numbers(json.loads(text))).encode() for text in (x, y))
         found += [name] if x != y else []
-    return found if (killed / "report.html").exists() else [*found, "report.html"]
+    return found if (other / "report.html").exists() else [*found, "report.html"]
 
 
 def main() -> None:
