@@ -1,6 +1,5 @@
 """Science metrics of simulated galaxies, and their curves against the loops of photutils and powerbox in one run."""
 
-import time
 import warnings
 from functools import partial
 
@@ -18,11 +17,11 @@ from galdiff.metrics import (
 from galdiff.metrics.neighbours import pose
 from galdiff.simulate import simulate_galaxies
 
-from .clock import best
+from .clock import best, processor_time
 
 IMAGES, EVERY, TURNS = 512, 16, 4
 CUTOUTS, LOOP, SIZE = 10_000, 50, 64
-SAMPLES, TRAINING = 100, 10_000
+SAMPLES, TRAINING, FEW = 100, 10_000, 1_000
 
 
 class Metrics:
@@ -44,9 +43,9 @@ class Metrics:
         """
         ours, theirs, few = 0.0, 0.0, self.images[::EVERY]
         for part in np.split(few, TURNS):
-            ours += best(lambda: morphology(self.images), rounds=1, clock=time.process_time)
+            ours += processor_time(lambda: morphology(self.images), rounds=1)
             exact = partial(morphology_exact, part, scheduler="synchronous")
-            theirs += best(exact, rounds=1, clock=time.process_time)
+            theirs += processor_time(exact, rounds=1)
         return theirs / len(few) / (ours / TURNS / IMAGES)
 
     def track_profile(self):
@@ -90,7 +89,7 @@ class AgainstLoops:
     def ratio(self, loop, batch):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            theirs, ours = (best(work, rounds=3, clock=time.process_time) for work in (loop, batch))
+            theirs, ours = (processor_time(work, rounds=3) for work in (loop, batch))
         return theirs / LOOP / (ours / CUTOUTS)
 
     def track_profile(self):
@@ -134,10 +133,15 @@ class Memorisation:
         self.copies = copies + 0.05 * rng.standard_normal(copies.shape, np.float32)
 
     def track_seconds(self):
-        """Of 1,000 samples against 100,000 images, from above: what is spent on a training image counts by the pair."""
-        half = best(lambda: nearest_neighbours(self.copies, self.training[: TRAINING // 2]), rounds=1)
-        whole = best(lambda: nearest_neighbours(self.copies, self.training), rounds=1)
-        pair = (whole - half) / (SAMPLES * TRAINING / 2)
+        """Of a processor, 1,000 samples against 100,000 images, from above.
+
+        What is spent on a training image counts by the pair.
+        """
+        few, whole = (
+            processor_time(lambda n=n: nearest_neighbours(self.copies, self.training[:n]), rounds=2)
+            for n in (FEW, TRAINING)
+        )
+        pair = (whole - few) / (SAMPLES * (TRAINING - FEW))
         return 1e8 * pair + 1000 * (whole / SAMPLES - pair * TRAINING)
 
     def track_recall(self):

@@ -1,10 +1,8 @@
-"""Samples a second against diffusers, autoencoder included, by the processor's time in one run.
+"""Samples a second against diffusers, autoencoder included, by one thread's processor time in one run.
 
 The networks are those of `time_to_quality`, untrained: speed does not depend on weights. By the figures of that script
 galdiff's samples are the better ones at any length of training, so that the ratio is one to at least equal distance.
 """
-
-import time
 
 import torch
 
@@ -13,7 +11,7 @@ from galdiff.diffusion import Denoiser, RectifiedFlow, build_sampler
 from galdiff.nn import UNet
 from galdiff.schema.conditions import Class, ConditionSchema
 
-from .clock import best
+from .clock import processor_time
 from .time_to_quality import peer_networks, peer_samples
 
 CLASSES = ("elliptical", "clockwise", "anticlockwise", "edge_on", "unknown", "merger")
@@ -52,7 +50,7 @@ class AgainstDiffusers:
 
     def track_ratio(self, peer):
         work, part = (self.ddim, 1) if peer == "ddim_50" else (self.ddpm, 40)
-        own, other = (best(w, rounds=2, clock=time.process_time) for w in (self.own, work))
+        own, other = (processor_time(w, rounds=2) for w in (self.own, work))
         return part * other / own
 
     track_ratio.unit = "times"

@@ -27,7 +27,7 @@ def written(folder: Path) -> set[str]:
 
 
 def ran(path: Path) -> set[str]:
-    """Names of the benchmarks that gave a number for every parameter."""
+    """Names of the benchmarks that gave a number for every parameter; a negative one is an extrapolation of noise."""
     stored = json.loads(path.read_text())
     column = stored["result_columns"].index("result")
     values = {name: entry[column] if entry else None for name, entry in stored["results"].items()}
@@ -39,7 +39,7 @@ def _is_benchmark(node: ast.AST) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and 0 <= value < math.inf
 
 
 def main(results: Path) -> None:

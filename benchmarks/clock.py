@@ -8,14 +8,13 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
+import torch
+
 
 def best(
     work: Callable[[], object], *, rounds: int = 5, calls: int = 1, clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """Seconds of a call, the best of some rounds: what disturbs a measurement only ever slows it.
-
-    Ratios to what has one thread are taken with `time.process_time`, which other work on the machine disturbs least.
-    """
+    """Seconds of a call, the best of some rounds: what disturbs a measurement only ever slows it."""
     work()
     times = []
     for _ in range(rounds):
@@ -24,6 +23,19 @@ def best(
             work()
         times.append((clock() - begun) / calls)
     return min(times)
+
+
+def processor_time(work: Callable[[], object], *, rounds: int) -> float:
+    """Seconds of one thread's processor time, which other work on the machine disturbs least.
+
+    Of several threads it says nothing: each spins while it waits for the others, and that counts.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return best(work, rounds=rounds, clock=time.process_time)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager
