@@ -221,7 +221,7 @@ class TestAutoencoder:
         model = KLAutoencoder(3, factor=4, channels=4, width=32, blocks=1)
         optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
         loss = AutoencoderLoss()
-        for step in range(150):
+        for step in range(300):
             rows = torch.arange(32) + 32 * (step % 8)
             value, _ = loss(model, x[rows], Draws(0, range(32 * step, 32 * step + 32)))
             optimizer.zero_grad()
