@@ -84,20 +84,32 @@ def sky_cells(positions: np.ndarray, cell: float) -> np.ndarray:
     return np.asarray(lonlat_to_healpix(longitude, latitude, 2 ** min(max(level, 0), 29), order="nested"))
 
 
-def split_by_column(values: pd.Series) -> np.ndarray:
+def split_by_column(ids: np.ndarray, values: pd.Series) -> np.ndarray:
     """Read splits from a column of train, val (or validation) and test.
+
+    Parameters
+    ----------
+    ids : numpy.ndarray
+        int64 or str ``(n,)``.
+    values : pandas.Series
+        The column ``(n,)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        str ``(n,)``.
 
     Raises
     ------
     DataError
-        For any other value, with its row.
+        For any other value, with its object.
     """
     text = values.astype(object).map(lambda value: str(value).strip().lower())
     splits = text.map(SPELLINGS)
     if splits.isna().any():
         row = int(splits.isna().to_numpy().argmax())
         raise DataError(
-            f"row {row + 1}: '{values.iloc[row]}' in column '{values.name}' is no split",
+            f"object {ids[row]}: '{values.iloc[row]}' in column '{values.name}' is no split",
             where="split",
             remedy=f"Known: {', '.join(SPELLINGS)}",
         )
@@ -183,7 +195,7 @@ def split_rows(
             raise DataError(f"{lost.sum()} rows have no place on the sky, the first is {ids[lost][0]}", where="split")
         split = split_by_hash(sky_cells(positions, cell), *shares)
     elif by == "column":
-        split = split_by_column(table[find_column(table, column, "split")])
+        split = split_by_column(ids, table[find_column(table, column, "split")])
     else:
         raise DataError(f"nothing splits by '{by}'", where="split", remedy="Known: hash, sky, column")
     return np.where(near_held_out(positions, split, separation), DROPPED, split) if separation else split
